@@ -6,10 +6,8 @@ in, and a pool of pairs whenever one of them is.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,18 +16,10 @@ import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import read_manifest
-from tasks.spec import LABELS
 from warehouse.comparison import pools
 from warehouse.connect import transaction, utc_now
-from warehouse.landing import LandingManifest, is_loaded, kind_of
-from warehouse.schema import (
-    FACTS,
-    Kind,
-    insert,
-    insert_rows,
-    refuse_equal_keys,
-    refuse_newer_columns,
-)
+from warehouse.landing import LandingManifest, kind_of
+from warehouse.schema import FACTS, Kind, insert, refuse_equal_keys, refuse_newer_columns
 
 # A dataset's own four sets decide what a training is, so datasets that share them are one for a
 # training: the one with the fewest further sets.
@@ -56,6 +46,18 @@ SELECT
 FROM evaluation
 WHERE scores_id IS NOT NULL
 QUALIFY evaluation_id <> judged_now
+"""
+_COSTS = """
+INSERT INTO cost
+SELECT
+    evaluation_id,
+    label,
+    decision,
+    json_extract_string(cost_matrix, '$.' || label || '.' || decision)::DOUBLE
+FROM evaluation
+CROSS JOIN (VALUES ('ED'), ('GP'), ('HOME')) AS truths (label)
+CROSS JOIN (VALUES ('ED'), ('GP'), ('HOME')) AS decisions (decision)
+WHERE evaluation_id = ? AND cost_matrix IS NOT NULL
 """
 PART_SECONDS = 2.0  # for which a long load holds the file
 
@@ -86,12 +88,7 @@ def landed_at(folder: Path) -> str:
     return str(manifest.get("created") or "")
 
 
-def fill_part(
-    con: duckdb.DuckDBPyConnection,
-    folders: list[Path],
-    report: LoadReport,
-    after_each: Callable[[], object] = lambda: None,
-) -> None:
+def fill_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: LoadReport) -> None:
     """Fill in folders, and take them off the list, until the time of a part is over; the last part
     makes the figures of pools. A broken folder does not stop the others.
     """
@@ -108,10 +105,15 @@ def fill_part(
             report.contents.add((folder.name, manifest.digest))
         except (TriageError, OSError) as error:  # or another sweep is replacing it
             report.refused[folder.name] = str(error)
-        after_each()
 
     if not folders and report.loaded:
         pools.refresh(con)
+
+
+def is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
+    """Whether exactly this content of a landing folder is loaded."""
+    query = "SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?"
+    return con.execute(query, [id, digest]).fetchone() is not None
 
 
 def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest) -> bool:
@@ -128,7 +130,7 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest
             _replace_rows(con, folder, kind)
             if kind == "evaluation":
                 note_judgings(con)
-                _fill_costs(con, id)
+                con.execute(_COSTS, [id])
                 con.execute("INSERT INTO decision_count FROM recounted_decisions_of([?])", [id])
             if kind in ("dataset", "training"):
                 con.execute(_SAME_DATASET.format(table="experiment"))
@@ -171,24 +173,3 @@ def note_judgings(con: duckdb.DuckDBPyConnection) -> None:
     """Bring `judged_again` up to date."""
     con.execute("DELETE FROM judged_again")
     con.execute(_LATEST_JUDGING)
-
-
-def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
-    """The cost matrix of an evaluation as rows."""
-    matrices = con.execute(
-        "SELECT cost_matrix FROM evaluation WHERE evaluation_id = ? AND cost_matrix IS NOT NULL",
-        [evaluation],
-    )
-    for (matrix,) in matrices.fetchall():
-        costs = json.loads(matrix)
-        rows = [
-            {
-                "evaluation_id": evaluation,
-                "label": label,
-                "decision": decision,
-                "cost": float(costs[label][decision]),
-            }
-            for label in LABELS
-            for decision in LABELS
-        ]
-        insert_rows(con, "cost", rows)

@@ -27,12 +27,26 @@ COMPUTED = {
     "duplicate_keys": (
         "One row per key that occurs twice, and per text with two labels in one evaluation."
     ),
+    "metrics_are_reproduced": "One row per landed metric that decision_count does not give again.",
     "pairs_are_reproduced": "One row per figure of a pair that predictions do not give again.",
     "pools_are_reproduced": (
         "One row per figure of a pool, or bound of a gate, that predictions do not give again."
     ),
 }
 
+# Checked are the rules whose decisions are stored: all three from scoring version 3 on.
+_METRICS = """
+SELECT evaluation_id, rule, metric, value
+FROM metric JOIN evaluation USING (evaluation_id)
+WHERE value IS NOT NULL
+    AND metric IN (SELECT unnest($metrics))
+    AND (scoring_version >= 3 OR rule IN ('argmax', primary_rule))
+"""
+_TABLES = """
+SELECT evaluation_id, rule, [*COLUMNS('_as_')], costs
+FROM decision_count LEFT JOIN evaluation_costs USING (evaluation_id)
+WHERE rule <> 'primary'
+"""
 _LOOKS_WITH_BOUNDS = """
 SELECT looks, list_sort(list(DISTINCT evaluation_id)) FROM gate_bounds GROUP BY looks
 HAVING count(adjusted_method) > 0
@@ -99,6 +113,7 @@ def run_audits(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return {
         **{name: len(con.execute(query).fetchall()) for name, query in queries.items()},
         "duplicate_keys": len(_duplicate_keys(con)),
+        "metrics_are_reproduced": len(wrong_metrics(con)),
         "pairs_are_reproduced": len(wrong_pairs(con)),
         "pools_are_reproduced": len(wrong_pools(con)),
     }
@@ -118,6 +133,32 @@ def _duplicate_keys(con: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:
             f"SELECT {columns} FROM {name} GROUP BY ALL HAVING count(*) > 1"
         ).fetchall()
     return rows
+
+
+def wrong_metrics(con: duckdb.DuckDBPyConnection) -> list[Key]:
+    """Landed metrics that the counts of decisions do not give: by evaluation, rule and metric. A
+    value without a figure, and a figure without a value, differ too.
+    """
+    from tasks.judging.point_metrics import METRICS, metric_values  # NumPy comes with it
+
+    landed = con.execute(_METRICS, {"metrics": list(METRICS)}).fetchall()
+    stored = {tuple(key): value for *key, value in landed}
+    again = {}
+    for id, rule, counts, costs in con.execute(_TABLES).fetchall():
+        table = [counts[:3], counts[3:6], counts[6:]]
+        is_whole = costs is not None and len(costs) == len(counts)
+        prices = [costs[:3], costs[3:6], costs[6:]] if is_whole else None
+        for metric, figure in metric_values(table, prices).items():
+            if figure == figure:  # not NaN, which is no figure
+                again[id, rule, metric] = float(figure)
+
+    return [
+        key
+        for key in stored.keys() | again.keys()
+        if key not in stored
+        or key not in again
+        or abs(stored[key] - again[key]) > 1e-9 * max(1.0, abs(stored[key]))
+    ]
 
 
 def wrong_pairs(con: duckdb.DuckDBPyConnection) -> list[Key]:

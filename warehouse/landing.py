@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -122,10 +121,9 @@ def _arrow_table(id: str, name: str, fact: FactTable, rows: Rows) -> pa.Table:
 
 
 def _in_utc(time: object) -> object:
-    """A time in UTC without zone, as columns have it."""
+    """A time, or its text in ISO 8601, in UTC without zone, as columns have it."""
     if isinstance(time, str):
-        with contextlib.suppress(ValueError):  # Arrow refuses what is no time
-            time = datetime.fromisoformat(time)
+        time = datetime.fromisoformat(time)
     if isinstance(time, datetime) and time.tzinfo is not None:
         return time.astimezone(UTC).replace(tzinfo=None)
     return time
@@ -148,12 +146,6 @@ def kind_of(folder: Path, manifest: LandingManifest) -> Kind | None:
             f"id {manifest.id!r})."
         )
     return manifest.kind if manifest.kind in FACTS else None
-
-
-def is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
-    """Whether exactly this content of a landing folder is loaded."""
-    query = "SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?"
-    return con.execute(query, [id, digest]).fetchone() is not None
 
 
 def landed_status(folder: Path) -> str | None:
@@ -182,12 +174,10 @@ def referred_to(landing: Path) -> frozenset[str]:
         with reading() as con:
             statement = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
             # A file that an older version made lacks some.
-            present = set(con.execute(statement).fetchall())
-            for table, names in REFERRING.items():
-                for name in names:
-                    if (table, name) in present:
-                        rows = con.execute(f"SELECT DISTINCT {name} FROM {table}").fetchall()
-                        referred.update(value for (value,) in rows)
+            for table, name in con.execute(statement).fetchall():
+                if name in REFERRING.get(table, ()):
+                    rows = con.execute(f"SELECT DISTINCT {name} FROM {table}").fetchall()
+                    referred.update(value for (value,) in rows)
 
     for table, names in REFERRING.items():
         for file in sorted(landing.glob(f"[!.]*/{table}.parquet")):
@@ -212,8 +202,7 @@ MEMBERS = "sweep_member.parquet"
 @dataclass
 class MergeReport:
     """Ids that were taken over, that are here already, of which another version is here and stays,
-    why folders were refused, and how many of each kind were skipped that this version does not
-    know.
+    why folders were refused, and how many of each kind that this version does not know.
     """
 
     additions: list[str] = field(default_factory=list)
@@ -265,26 +254,21 @@ def _take(source: Path, target: Path, report: MergeReport) -> None:
         present_manifest = LandingManifest.read_if_complete(target, deep=True)
         if present_manifest is not None and present_manifest.digest == manifest.digest:
             report.present.append(target.name)
-        elif present_manifest is not None and not _counts_more(source, target):
+        elif present_manifest is not None and _extent(source) <= _extent(target):
             report.differing.append(target.name)
         else:
             copy_folder(source, target)
             report.additions.append(target.name)
 
 
-def _counts_more(source: Path, target: Path) -> bool:
-    """Whether another machine's version takes the place of that of here: a training that finished,
-    or a sweep that has gone on since.
+def _extent(folder: Path) -> tuple[int, bool]:
+    """How far a result has come: how many results a sweep has, and whether it, or a training, is
+    complete. The version of another machine takes the place of that of here where it came further.
     """
-    if (source / MEMBERS).is_file() and (target / MEMBERS).is_file():
-        return _extent(source) > _extent(target)
-    return landed_status(source) == "completed" != landed_status(target)
-
-
-def _extent(sweep: Path) -> tuple[int, bool]:
-    """How many results belong to a sweep, and whether it has ended."""
-    row = pq.ParquetFile(sweep / "sweep.parquet").read(columns=["finished_at"])
-    members = pq.ParquetFile(sweep / MEMBERS).metadata.num_rows
+    if not (folder / MEMBERS).is_file():
+        return 0, landed_status(folder) == "completed"
+    row = pq.ParquetFile(folder / "sweep.parquet").read(columns=["finished_at"])
+    members = pq.ParquetFile(folder / MEMBERS).metadata.num_rows
     return members, row["finished_at"].null_count == 0
 
 

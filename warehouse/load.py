@@ -15,28 +15,27 @@ from pathlib import Path
 from tasks.runtime.errors import Locked
 from warehouse.comparison import pools
 from warehouse.connect import WAIT_SECONDS, WAITING, loading_waits, reading, warehouse_path
-from warehouse.fill import LoadReport, fill, fill_part, landed_at
-from warehouse.landing import LandingManifest, is_loaded, landing_folders
+from warehouse.fill import LoadReport, fill, fill_part, is_loaded, landed_at
+from warehouse.landing import LandingManifest, landing_folders
 from warehouse.rebuild import current
 
 FIRST_SECONDS = 30.0  # longer than any loader of ours holds the file
 LATER_SECONDS = 1.0  # while loading waits already: training is what the time is for
 LAST_SECONDS = 10.0  # at the end of a sweep
-Stamp = tuple[str, int, int, int]  # path, inode, bytes and time of writing of a file
 BETWEEN_SECONDS = 0.6  # longer than the pause of a process that waits for the file
 
 
-# What this process has seen to be loaded, by the state of the file: ids and digests. A finished sweep,
+# What this process has seen to be loaded, ids and digests, by the state of the file. A finished sweep,
 # typed again, asks for each of its results, and opening the file takes longer than all else.
-_seen: dict[Stamp | None, set[tuple[str, str]]] = {}
+_seen: dict[object, set[tuple[str, str]]] = {}
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _stamp(path: Path) -> object:
     try:
         stat = path.stat()
     except OSError:
         return None
-    return str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _note_seen(path: Path, contents: Collection[tuple[str, str]]) -> None:

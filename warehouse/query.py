@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ALLOWED = "SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or PIVOT"
-IN_MEMORY: Settings = {"temp_directory": ""}  # what does not fit is refused, not put on the disk
 LEAST_MEMORY = 50_000_000
 ROWS_AT_ONCE = 10_000
 MACROS = (
@@ -53,8 +52,8 @@ class Bounds:
                 f"A query needs at least {LEAST_MEMORY // 10**6} MB of memory, not {self.memory} "
                 "bytes; give it more with --memory."
             )
-
-        return {**SEALED, **IN_MEMORY, "memory_limit": f"{self.memory}B"}
+        # What does not fit is refused, not put on the disk.
+        return {**SEALED, "temp_directory": "", "memory_limit": f"{self.memory}B"}
 
     def memory_sentence(self) -> str:
         """What to do where the memory does not suffice."""
@@ -122,17 +121,9 @@ def query_arrow(
     sql: str, params: Parameters, bounds: Bounds, most: int | None = None
 ) -> tuple[pa.Table, bool]:
     """The first `most` rows as an Arrow table, and whether there are more."""
-    import pyarrow as pa
-
-    batches: list[pa.RecordBatch] = []
     with _checked(sql, params, None, None, bounds) as con:
-        reader = con.sql(sql, params=dict(params or {})).to_arrow_reader(ROWS_AT_ONCE)
-        for batch in reader:
-            batches.append(batch)
-            if most is not None and sum(part.num_rows for part in batches) > most:
-                break
-        table = pa.Table.from_batches(batches, reader.schema)
-
+        rows = con.sql(sql, params=dict(params or {}))
+        table = (rows if most is None else rows.limit(most + 1)).to_arrow_table()
     cut = most is not None and table.num_rows > most
     return _with_whole_sums(table.slice(0, most)), cut
 
@@ -219,14 +210,10 @@ def _stopped_after(
         with contextlib.suppress(duckdb.Error):  # it has been closed in the meantime
             con.interrupt()
 
-    if seconds is None:
-        yield expired
-        return
-
-    timer = threading.Timer(seconds, stop)
+    timer = threading.Timer(seconds or 0.0, stop)
     timer.daemon = True
-    timer.start()
-
+    if seconds is not None:
+        timer.start()
     try:
         yield expired
     finally:
@@ -274,25 +261,10 @@ def _narrow_views(con: duckdb.DuckDBPyConnection, sql: str, only: Collection[str
     """Shadow each view that a statement reads, directly or through another view, by a temporary
     view of these evaluations alone, on this connection.
 
-    A temporary view calls the view's table macro, or leaves out the rows of other evaluations.
+    A temporary view calls the view's table macro, which narrows what it reads, or leaves out the
+    rows of other evaluations.
     """
-    ids = ", ".join(map(quoted, sorted(only)))
     macros = {name.removesuffix("_of") for (name,) in con.execute(MACROS).fetchall()}
-    with_id = {name for (name,) in con.execute(TABLES_WITH_ID).fetchall()}
-    # The opened file: temporary views are in another catalog.
-    ((catalog,),) = con.execute(CATALOG).fetchall()
-    for view in sorted(_views_of(con, sql, macros)):
-        if view in macros:
-            con.execute(f"CREATE TEMP VIEW {view} AS FROM {view}_of([{ids}]::VARCHAR[])")
-        elif view in with_id:
-            con.execute(
-                f"CREATE TEMP VIEW {view} AS FROM {catalog}.main.{view} "
-                f"WHERE list_contains([{ids}]::VARCHAR[], evaluation_id)"
-            )
-
-
-def _views_of(con: duckdb.DuckDBPyConnection, sql: str, macros: Collection[str]) -> set[str]:
-    """The views that a statement names, and those that these read; a macro narrows its own."""
     definitions = dict(con.execute(VIEW_DEFINITIONS).fetchall())
     views: set[str] = set()
     texts = [sql]
@@ -304,7 +276,18 @@ def _views_of(con: duckdb.DuckDBPyConnection, sql: str, macros: Collection[str])
                 if view not in macros:
                     texts.append(definitions[view])
 
-    return views
+    ids = ", ".join(map(quoted, sorted(only)))
+    with_id = {name for (name,) in con.execute(TABLES_WITH_ID).fetchall()}
+    # The opened file: temporary views are in another catalog.
+    ((catalog,),) = con.execute(CATALOG).fetchall()
+    for view in sorted(views):
+        if view in macros:
+            con.execute(f"CREATE TEMP VIEW {view} AS FROM {view}_of([{ids}]::VARCHAR[])")
+        elif view in with_id:
+            con.execute(
+                f"CREATE TEMP VIEW {view} AS FROM {catalog}.main.{view} "
+                f"WHERE list_contains([{ids}]::VARCHAR[], evaluation_id)"
+            )
 
 
 def _sentence(error: duckdb.Error) -> str:

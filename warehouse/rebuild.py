@@ -8,14 +8,12 @@ folder first, and the file is then kept under another name.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
-import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import Progress
 
 from tasks.runtime.errors import BadInput, Locked, TriageError
 from tasks.runtime.home import home
@@ -36,7 +34,6 @@ from warehouse.schema import (
     FACTS,
     TABLES,
     VIEWS,
-    FactTable,
     create_statements,
     digests,
     own_tables,
@@ -53,28 +50,24 @@ LOCK_SECONDS = 5.0
 class RebuildReport(LoadReport):
     """What was loaded; `written`: ids that had no landing folder and were written as one first.
 
-    `kept`: where the old file is now, None where the new one has all that it held; `rows` of it
-    had no landing folder, None where it is damaged.
+    `kept`: where the old file is now, since it is damaged, or holds what no landing folder had; None
+    where the new one has all of it.
     """
 
     written: list[str] = field(default_factory=list)
     kept: Path | None = None
-    rows: int | None = 0
 
     def sentences(self) -> list[str]:
         """What became of the old file, and what the new one leaves out."""
         sentences = []
         if self.written:
             sentences.append(
-                "Results without a landing folder of this version were written as one first: "
-                f"{len(self.written)}."
+                f"Results without a landing folder were written as one first: {len(self.written)}."
             )
-        if self.kept is not None and self.rows is None:
-            sentences.append(f"The old file is damaged and kept: {self.kept}")
-        elif self.kept is not None:
+        if self.kept is not None:
             sentences.append(
-                f"The old file is kept, since no landing folder of this version had {self.rows} of "
-                f"its rows: {self.kept}"
+                "The old file is kept, since it is damaged or holds rows that no landing folder "
+                f"had: {self.kept}"
             )
         for kind, count in sorted(self.skipped.items()):
             sentences.append(f"Skipped, since this version does not know the kind {kind}: {count}.")
@@ -93,17 +86,29 @@ def current(
     path = database or warehouse_path()
     with contextlib.ExitStack() as opened:
         con = opened.enter_context(writing(path, wait))
-        while has_other_tables(con):
+        while _has_other_tables(con):
             opened.close()
-            _rebuild_other_tables(path, wait, root)
+            with _one_rebuild(path, wait):
+                with reading(path, wait) as old:
+                    is_other = _has_other_tables(old)
+                if is_other:  # else another process has built it again meanwhile
+                    _say(f"Another version made the tables of {path}: it is built again.")
+                    report = _rebuild(root or home() / "landing", path)
+                    _say(f"Built again from landing folders: {len(report.loaded)}.")
+                    _say(*report.sentences())
+                    _say(*(f"Not in it: {id}. {why}" for id, why in report.refused.items()))
             con = opened.enter_context(writing(path, wait))
 
         prepare(con)
         yield con
 
 
-def has_other_tables(con: duckdb.DuckDBPyConnection) -> bool:
-    """Whether another version made the tables of a file. Raises BadInput for a newer one."""
+def _say(*sentences: str) -> None:
+    for sentence in sentences:
+        print(sentence, file=sys.stderr)
+
+
+def _has_other_tables(con: duckdb.DuckDBPyConnection) -> bool:
     recorded = recorded_digests(con)
     return bool(recorded) and recorded.get(TABLES) != digests()[TABLES]
 
@@ -123,29 +128,11 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
         if recorded:
             from warehouse.comparison import pairs  # SciPy: a new file does without
 
-            # What depends on the views.
             con.execute("DELETE FROM decision_count")
             con.execute("INSERT INTO decision_count FROM recounted_decisions")
             pairs.refresh(con)
     if recorded:
         pools.refresh(con)
-
-
-def _rebuild_other_tables(path: Path, wait: float, root: Path | None) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    with _one_rebuild(path, wait):
-        with reading(path, wait) as con:
-            # Another process may have built it again meanwhile.
-            if not has_other_tables(con):
-                return
-        console.print(f"Another version made the tables of {path}: it is built again.")
-        report = _rebuild(root or home() / "landing", path)
-
-    console.print(f"Built again from landing folders: {len(report.loaded)}.")
-    for sentence in report.sentences():
-        console.print(sentence)
-    for id, reason in report.refused.items():
-        console.print(f"Not in it: {id}. {reason}")
 
 
 def rebuild(root: Path, database: Path | None = None) -> RebuildReport:
@@ -187,45 +174,27 @@ def _rebuild(root: Path, path: Path) -> RebuildReport:
 
     # Beside the old file, so that it can be renamed into its place.
     fresh = path.with_name(f".{path.name}.rebuild")
-    # Left by a rebuild that was killed.
-    fresh.unlink(missing_ok=True)
-    _write_ahead_log(fresh).unlink(missing_ok=True)
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("Building the warehouse again", total=len(folders))
-        _fill(fresh, folders, report, lambda: progress.advance(task))
-
-    if path.exists():
-        _swap(root, fresh, path, report)
-    else:
-        fresh.replace(path)
+    for left_by_a_killed_one in (fresh, _write_ahead_log(fresh)):
+        left_by_a_killed_one.unlink(missing_ok=True)
+    _fill(fresh, folders, report)
+    _swap(root, fresh, path, report)
     _fill(path, _landed_since(root, report), report)
     return report
 
 
-def _fill(
-    path: Path,
-    folders: list[Path],
-    report: LoadReport,
-    after_each: Callable[[], object] = lambda: None,
-) -> None:
+def _fill(path: Path, folders: list[Path], report: LoadReport) -> None:
     """Fill folders into a file, which is made where there is none."""
     while folders or not path.exists():
         with current(path) as con:
-            fill_part(con, folders, report, after_each)
+            fill_part(con, folders, report)
 
 
 def _write_folders(old: duckdb.DuckDBPyConnection, root: Path) -> list[str]:
-    """Write the results of a file that have no landing folder of this version as one; returns their
-    ids. An earlier version's folder lacks columns, for which the file has values.
-    """
+    """Write the results of a file that have no landing folder as one; returns their ids."""
     written = []
     columns = _columns(old)
     for id, kind in _landed(old).items():
-        if kind not in FACTS or (
-            (root / id).exists() and not _lacks_columns(root / id, FACTS[kind])
-        ):
+        if (root / id).exists():
             continue
 
         fact = FACTS[kind]
@@ -245,18 +214,6 @@ def _write_folders(old: duckdb.DuckDBPyConnection, root: Path) -> list[str]:
     return written
 
 
-def _lacks_columns(folder: Path, fact: FactTable) -> bool:
-    """Whether tables of a landing folder lack columns. A damaged folder is left to be named."""
-    if LandingManifest.read_if_complete(folder, deep=True) is None:
-        return False
-    files = {name: folder / f"{name}.parquet" for name in fact.tables}
-    return any(
-        set(tables()[name].names) - set(pq.ParquetFile(file).schema_arrow.names)
-        for name, file in files.items()
-        if file.is_file()
-    )
-
-
 def _columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     """The columns of a file's tables, by table."""
     return dict(
@@ -269,42 +226,30 @@ def _columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
 
 
 def _landed(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """The kind of each result of a file, by id."""
+    """The kind of each result of a file that this version knows, by id."""
     if "landed" not in _columns(con):
         return {}
-    return dict(con.execute("SELECT id, kind FROM landed ORDER BY loaded_at, id").fetchall())
+    rows = con.execute("SELECT id, kind FROM landed ORDER BY loaded_at, id").fetchall()
+    return {id: kind for id, kind in rows if kind in FACTS}
 
 
 def _swap(root: Path, fresh: Path, path: Path, report: RebuildReport) -> None:
     """Put the new file in the place of the old one, which is kept if it held anything more."""
+    if not path.exists():
+        fresh.replace(path)
+        return
     try:
         # An open connection keeps writers out until the new file is there.
         with reading(path) as old:
             _fill(fresh, _landed_since(root, report), report)
-            report.rows = _rows_without_folder(old, report)
-            report.kept = _replace(path, fresh, "before" if report.rows else None)
+            lacks_a_folder = report.written or _landed(old).keys() - set(report.loaded)
+            # Of another version, or a user's own.
+            others = [f'FROM "{name}" LIMIT 1' for name in _columns(old).keys() - own_tables()]
+            holds_more = lacks_a_folder or any(old.execute(sql).fetchone() for sql in others)
+            report.kept = _replace(path, fresh, "before" if holds_more else None)
     except BadInput:
         with unused(path):
-            report.rows = None
             report.kept = _replace(path, fresh, "damaged")
-
-
-def _rows_without_folder(old: duckdb.DuckDBPyConnection, report: RebuildReport) -> int:
-    """How many rows of the old file no landing folder had, or had in a form that can be loaded."""
-    ids = [*report.written, *(_landed(old).keys() - set(report.loaded))]
-    id_columns = {name: fact.id_column for fact in FACTS.values() for name in fact.tables}
-    rows = 0
-    for name in _columns(old):
-        if name in id_columns:
-            condition = f"{id_columns[name]} IN (SELECT unnest(?::VARCHAR[]))"
-        elif name in own_tables():  # the loader fills it
-            continue
-        else:  # of another version, or a user's own
-            condition = "? IS NOT NULL"
-        count = old.execute(f'SELECT count(*) FROM "{name}" WHERE {condition}', [ids]).fetchone()
-        rows += count[0] if count else 0
-
-    return rows
 
 
 def _replace(path: Path, fresh: Path, reason: str | None) -> Path | None:
@@ -313,15 +258,14 @@ def _replace(path: Path, fresh: Path, reason: str | None) -> Path | None:
     Its log goes with it: it must not be replayed into the new file.
     """
     log = _write_ahead_log(path)
+    kept = None
     if reason is None:
         log.unlink(missing_ok=True)
-        fresh.replace(path)
-        return None
-
-    kept = path.with_name(f"{path.name}.{reason}-{utc_now():%Y%m%d-%H%M%S-%f}")
-    path.rename(kept)
-    if log.exists():
-        log.rename(_write_ahead_log(kept))
+    else:
+        kept = path.with_name(f"{path.name}.{reason}-{utc_now():%Y%m%d-%H%M%S-%f}")
+        path.rename(kept)
+        if log.exists():
+            log.rename(_write_ahead_log(kept))
     fresh.replace(path)
     return kept
 
@@ -332,10 +276,10 @@ def _write_ahead_log(path: Path) -> Path:
 
 def _landed_since(root: Path, report: LoadReport) -> list[Path]:
     """Landing folders whose content a load has neither loaded nor refused."""
-    folders = [folder for folder in landing_folders(root) if folder.name not in report.refused]
-    manifests = [LandingManifest.read_if_complete(folder) for folder in folders]
-    return [
-        folder
-        for folder, manifest in zip(folders, manifests, strict=True)
-        if manifest is not None and (folder.name, manifest.digest) not in report.contents
-    ]
+    since = []
+    for folder in landing_folders(root):
+        manifest = LandingManifest.read_if_complete(folder)
+        is_loaded = manifest is None or (folder.name, manifest.digest) in report.contents
+        if not is_loaded and folder.name not in report.refused:
+            since.append(folder)
+    return since

@@ -203,8 +203,12 @@ def replace_views(con: duckdb.DuckDBPyConnection) -> None:
 
 def _comment_by_name(column: str, columns: list[str], texts: Mapping[str, str]) -> str | None:
     """The comment, as a string literal, of a column that is named after others of its table: an end
-    of an interval, a difference, or the 8-bit side of what is described at 4 bits.
+    of an interval, a difference, or the 8-bit side of what is described at 4 bits; or after a cell
+    of the confusion matrix.
     """
+    label, is_cell, decision = column.upper().partition("_AS_")
+    if is_cell:
+        return quoted(f"cases labelled {label} that the rule decides {decision}")
     name, _, ending = column.rpartition("_")
     if ending == "8bit" and f"{name}_4bit" in texts:
         return texts[f"{name}_4bit"].replace("4", "8")

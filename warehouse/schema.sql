@@ -479,8 +479,6 @@ COMMENT ON COLUMN net_benefit.low IS 'lower end of the 95 % interval of net_bene
 COMMENT ON COLUMN net_benefit.high IS 'upper end of the 95 % interval of net_benefit';
 COMMENT ON COLUMN net_benefit.always_ed IS 'net benefit of sending every case to ED';
 COMMENT ON COLUMN net_benefit.over_always_ed IS 'net_benefit minus that of sending every case to ED';
-COMMENT ON COLUMN net_benefit.over_always_ed_low IS 'lower end of its 95 % interval, paired by case';
-COMMENT ON COLUMN net_benefit.over_always_ed_high IS 'upper end of its 95 % interval, paired by case';
 
 CREATE TABLE review_flag (
     evaluation_id VARCHAR NOT NULL,
@@ -510,12 +508,8 @@ COMMENT ON COLUMN review_flag.aurc IS 'area under the risk-coverage curve (0 to 
 COMMENT ON COLUMN review_flag.error_kept IS 'share (0 to 1) of wrong decisions among cases that are not sent to review; NULL where there is none';
 COMMENT ON COLUMN review_flag.error_flagged IS 'share (0 to 1) of wrong decisions among flagged cases';
 COMMENT ON COLUMN review_flag.wrong_flagged IS 'share (0 to 1) of wrong decisions that are flagged, which is the load for a random flag; NULL where none was wrong';
-COMMENT ON COLUMN review_flag.wrong_flagged_low IS 'lower end of its 95 % interval: exact, or clustered by group where that is wider';
-COMMENT ON COLUMN review_flag.wrong_flagged_high IS 'upper end of its 95 % interval: exact, or clustered by group where that is wider';
 COMMENT ON COLUMN review_flag.missed_ed IS 'emergencies that the primary rule misses, among the cases that went through dropout';
 COMMENT ON COLUMN review_flag.missed_ed_flagged IS 'share (0 to 1) of missed emergencies that are flagged, which is the load for a random flag; NULL where none was missed';
-COMMENT ON COLUMN review_flag.missed_ed_flagged_low IS 'lower end of its 95 % interval: exact, or clustered by group where that is wider';
-COMMENT ON COLUMN review_flag.missed_ed_flagged_high IS 'upper end of its 95 % interval: exact, or clustered by group where that is wider';
 COMMENT ON COLUMN review_flag.aurc_difference IS 'this score''s aurc minus the vote entropy''s; NULL for the vote entropy itself';
 COMMENT ON COLUMN review_flag.difference_low IS 'lower end of the 95 % interval of aurc_difference';
 COMMENT ON COLUMN review_flag.difference_high IS 'upper end of the 95 % interval of aurc_difference';
@@ -820,15 +814,6 @@ CREATE TABLE decision_count (
 );
 COMMENT ON TABLE decision_count IS 'One row per evaluation and decision rule: its confusion matrix and mean loss. Computed by the loader, never landed.';
 COMMENT ON COLUMN decision_count.rule IS '''primary'' (the recipe''s own rule), argmax, target_recall or min_cost';
-COMMENT ON COLUMN decision_count.ed_as_ed IS 'cases labelled ED that the rule decides ED';
-COMMENT ON COLUMN decision_count.ed_as_gp IS 'cases labelled ED that the rule decides GP';
-COMMENT ON COLUMN decision_count.ed_as_home IS 'cases labelled ED that the rule decides HOME';
-COMMENT ON COLUMN decision_count.gp_as_ed IS 'cases labelled GP that the rule decides ED';
-COMMENT ON COLUMN decision_count.gp_as_gp IS 'cases labelled GP that the rule decides GP';
-COMMENT ON COLUMN decision_count.gp_as_home IS 'cases labelled GP that the rule decides HOME';
-COMMENT ON COLUMN decision_count.home_as_ed IS 'cases labelled HOME that the rule decides ED';
-COMMENT ON COLUMN decision_count.home_as_gp IS 'cases labelled HOME that the rule decides GP';
-COMMENT ON COLUMN decision_count.home_as_home IS 'cases labelled HOME that the rule decides HOME';
 COMMENT ON COLUMN decision_count.loss IS 'mean negative log-likelihood for each completion token, in nats';
 
 CREATE TABLE pair_metric (

@@ -111,11 +111,11 @@ def evaluation(
 
 
 def land_arm(
-    root: Path, id: str, bits: int | None = 4, cases: list[Any] = FIVE, groups: bool = False, **values: Any
+    root: Path, id: str, bits: int | None = 4, cases: list[Any] = FIVE, groups: bool = False, on: str = "set", **values: Any
 ) -> None:
-    """A training `tID`, and its evaluation `eID`."""
+    """A training `tID`, and its evaluation `eID` on the test set `on`."""
     write_landing(root, f"t{id}", "training", training(f"t{id}", bits, **values))
-    write_landing(root, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases, groups))
+    write_landing(root, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases, groups, set_digest=on))
 
 
 def land_pair(
@@ -148,6 +148,7 @@ def offending_rows(con: duckdb.DuckDBPyConnection, audit: str) -> int:
     """How many rows one audit finds."""
     computed = {
         "duplicate_keys": health._duplicate_keys,
+        "metrics_are_reproduced": health.wrong_metrics,
         "pairs_are_reproduced": health.wrong_pairs,
         "pools_are_reproduced": health.wrong_pools,
     }

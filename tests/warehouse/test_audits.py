@@ -47,6 +47,11 @@ DEFECTS = {
     "metrics_agree": [
         "UPDATE metric SET value = 0.5 WHERE metric = 'macro_f1' AND rule = 'argmax'",
         "UPDATE metric SET value = 0 WHERE metric = 'ed_f2' AND rule = 'target_recall'",
+        "UPDATE metric SET value = NULL, note = 'not available' WHERE metric = 'under_triage'",
+        "UPDATE decision_count SET ed_as_ed = ed_as_ed + 1, ed_as_gp = ed_as_gp - 1 WHERE rule = 'argmax'",
+    ],
+    "metrics_are_reproduced": [
+        "UPDATE metric SET value = 0 WHERE metric = 'ed_f2' AND rule = 'target_recall'",
         "UPDATE metric SET value = 1 WHERE metric = 'expected_cost' AND rule = 'argmax'",
         "UPDATE metric SET value = 0.5, note = NULL WHERE metric = 'cost_skill' AND rule = 'argmax'",
         "UPDATE metric SET value = 0.9 WHERE metric = 'home_f2' AND rule = 'target_recall'",
@@ -54,6 +59,7 @@ DEFECTS = {
         "UPDATE metric SET value = NULL, note = 'not available' WHERE metric = 'under_triage'",
         "INSERT INTO metric BY NAME SELECT 'e4' AS evaluation_id, 'min_cost' AS rule, 'ed_recall' AS metric, 1 AS value",
         "DELETE FROM cost",
+        "DELETE FROM cost WHERE label = 'GP' AND decision = 'GP'",
         "UPDATE decision_count SET ed_as_ed = ed_as_ed + 1, ed_as_gp = ed_as_gp - 1 WHERE rule = 'argmax'",
     ],
     "decision_counts_agree": [
@@ -80,10 +86,6 @@ DEFECTS = {
         "UPDATE metric SET low = 0.9, high = 0.1 WHERE metric = 'ed_f1'",
         "UPDATE metric SET exact_low = exact_high + 0.1 WHERE metric = 'ed_recall'",
         "UPDATE metric SET low = value, high = value WHERE metric = 'accuracy'",
-    ],
-    "reference_pairs_agree": [
-        "INSERT INTO reference_metric BY NAME SELECT 'e4' AS evaluation_id, 'e8' AS reference_evaluation, 'argmax' AS "
-        "rule, 'accuracy' AS metric, 1 AS cases",
     ],
     "gates_agree": [
         "UPDATE gate SET clustered_low = bound - 0.01 WHERE gate = 'ed_recall'",
@@ -125,6 +127,8 @@ DEFECTS = {
         "UPDATE evaluation SET scores_id = 'e4'",
     ],
     "pairs_agree": [
+        "INSERT INTO reference_metric BY NAME SELECT 'e4' AS evaluation_id, 'e8' AS reference_evaluation, 'argmax' AS "
+        "rule, 'accuracy' AS metric, 1 AS cases",
         "DELETE FROM pair_metric",
         "UPDATE pair_metric SET b = b + 1 WHERE metric = 'accuracy'",
         "UPDATE pair_metric SET value_4bit = 1, difference = 1 - value_8bit WHERE metric = 'ed_f2'",

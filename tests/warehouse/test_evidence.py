@@ -9,40 +9,183 @@ import pytest
 from sklearn.metrics import f1_score
 
 from tasks.judging.uncertainty import judge_review
-from tests.warehouse.rows import COSTS, FIVE, assert_sound, evaluation, full, land_arm, land_pair, load_pair, training
+from tests.warehouse.rows import (
+    COSTS,
+    FIVE,
+    evaluation,
+    full,
+    land_arm,
+    land_pair,
+    offending_rows,
+    training,
+)
 from tests.warehouse.test_views import pair_of_cases, random_cases
 from warehouse.connect import reading
 from warehouse.cookbook import named_query
-from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
 
+FLIPS = pair_of_cases(200, 1)
+UNPRICED = pair_of_cases(50, 3)
+MOVED = pair_of_cases(50, 7)
+CONSTANT = [(label, "ED", "ED") for label in ["HOME"] * 60 + ["ED"] * 40]
+UNCERTAIN = random_cases(80, 5, right=0.6)
+ENTROPY = np.round(np.random.default_rng(5).random(80), 1)  # with ties
+P = np.random.default_rng(6).dirichlet([1, 1, 1], 80)
 
-def test_two_models_that_learned_nothing_are_shown_with_their_difference_and_do_not_qualify(tmp_path):
-    """The same 600 wrong decisions twice, beside a linear model that is right."""
+
+def scenario(name: str) -> dict[str, str]:
+    """A base model and a test set of its own: nothing else of the warehouse is compared with it."""
+    return {"base_model": name, "on": name}
+
+
+def dropout_row(id, i, review, entropy=0.5):
+    return full(
+        "mc_dropout", evaluation_id=id, case_id=f"c{i:05}", passes=50, majority="ED", confidence=0.8, entropy_nats=entropy,
+        p_ed=1.0, p_gp=0.0, p_home=0.0, review=review,
+    )  # fmt: skip
+
+
+def with_dropout(id, training_id, cases, flags, set_digest):
+    rows = evaluation(
+        id, training_id, cases, mc_status="available", mc_reason=None, mc_cases=len(flags), mc_passes=50,
+        set_digest=set_digest,
+    )  # fmt: skip
+    rows["mc_dropout"] = [dropout_row(id, i, bool(flag), float(entropy)) for i, (flag, entropy) in enumerate(flags)]
+    return rows
+
+
+def at_target(rows, target):
+    """An evaluation by a threshold that was chosen for a target."""
+    for row in rows["decision_rule"]:
+        row["target"] = target if row["rule"] == "target_recall" else None
+    return rows
+
+
+def land_moved(root, name, original, moved, **values):
+    """A training at 4 bits, and its adapter on 8 bits."""
+    land_arm(root, f"4-{name}", 4, original, **scenario(name), cell_id=f"4-{name}")
+    named = {"recipe": "r1 from 4bit", "recipe_kind": "moved_adapter", "cell_id": f"8-{name}"}
+    land_arm(root, f"m-{name}", 8, moved, **scenario(name), **(named | {"source_training_id": f"t4-{name}"} | values))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Every scenario of this file in one warehouse."""
+    root = tmp_path_factory.mktemp("evidence")
+
+    def land_judged(rows):
+        (row,) = rows["evaluation"]
+        write_landing(root, row["evaluation_id"], "evaluation", rows)
+
+    # The same 600 wrong decisions twice, beside a linear model that is right.
     right = [(label, label, label) for label in ["GP"] * 300 + ["ED"] * 200 + ["HOME"] * 100]
-    constant = [(label, "GP", "GP") for label, *_ in right]
-    land_pair(tmp_path, constant, constant)
-    values = {"recipe": "linear", "recipe_kind": "baseline", "random_weights": None, "cell_id": "linear"}
-    land_arm(tmp_path, "linear", None, right, **values)
-    load_all(tmp_path)
-    (pair,) = query("FROM quantization_comparison").itertuples()
+    nothing = [(label, "GP", "GP") for label, *_ in right]
+    land_pair(root, nothing, nothing, name="-nothing", **scenario("nothing"))
+    linear = {"recipe": "linear", "recipe_kind": "baseline", "random_weights": None, "cell_id": "linear"}
+    land_arm(root, "linear", None, right, **scenario("nothing"), **linear)
+    land_pair(root, CONSTANT, CONSTANT, name="-constant", **scenario("constant"))
+    land_pair(root, *FLIPS, name="-flips", **scenario("flips"))
+
+    unpriced = scenario("unpriced")
+    land_pair(root, *UNPRICED, name="-unpriced", **unpriced)
+    for bits, cases in zip((4, 8), UNPRICED, strict=True):
+        id = f"{bits}-unpriced"
+        land_judged(evaluation(f"e{id}", f"t{id}", cases, cost_matrix=None, set_digest="unpriced"))
+
+    eight = [("ED", "ED", "ED")] * 4
+    four = [("ED", "GP", "GP"), ("ED", "GP", "GP"), ("ED", "ED", "ED"), ("ED", "GP", "GP")]
+    land_pair(root, four, eight, name="-review", **scenario("review"))
+    for bits, cases, flagged in ((4, four, (True, False)), (8, eight, (False, False))):
+        flags = [(flag, 0.5) for flag in flagged]
+        land_judged(with_dropout(f"e{bits}-review", f"t{bits}-review", cases, flags, "review"))
+
+    land_arm(root, "uncertain", 4, UNCERTAIN, cell_id="uncertain", **scenario("uncertain"))
+    rows = with_dropout("euncertain", "tuncertain", UNCERTAIN, [(h > 0.3, h) for h in ENTROPY], "uncertain")
+    for row, p in zip(rows["prediction"], P.tolist(), strict=True):
+        row |= dict(zip(("p_ed", "p_gp", "p_home"), p, strict=True))
+    for table in ("reliability", "net_benefit", "conformal"):
+        rows[table] = []
+    rows["metric"] = [row for row in rows["metric"] if row["metric"] != "ed_auroc"]
+    land_judged(rows)
+
+    land_moved(root, "moved", *MOVED)
+    # The cell was trained again, and only its earlier adapter was moved; or the other variant has random weights.
+    land_moved(root, "moved-before", FIVE, FIVE, source_training_id="t-before")
+    land_moved(root, "moved-random", FIVE, FIVE, random_weights=True)
+    # Judged again, at another target, after its adapter was moved: what differs then is the target.
+    land_moved(root, "moved-target", *MOVED)
+    original, moved = MOVED
+    for id, target, cases, training_id, month in (
+        ("e4-moved-target", 0.96, original, "t4", 1),
+        ("e4-again", 0.5, moved, "t4", 6),
+        ("em-moved-target", 0.96, moved, "tm", 7),
+    ):
+        rows = evaluation(
+            id, f"{training_id}-moved-target", cases, created_at=datetime(2026, month, 2), set_digest="moved-target"
+        )
+        land_judged(at_target(rows, target))
+
+    rng = np.random.default_rng(0)
+    labels = rng.choice(["ED", "GP", "HOME"], 120).tolist()
+    for seed in (42, 43, 44):
+        sides = [
+            [(t, t if rng.random() < 0.7 else "GP", t if rng.random() < 0.8 else "GP") for t in labels] for _ in "48"
+        ]
+        land_pair(root, *sides, name=f"-spread-{seed}", seed=seed, **scenario("spread"))
+
+    for seed, costs in ((42, COSTS), (43, dict(reversed(COSTS.items())))):
+        land_pair(root, name=f"-prices-{seed}", seed=seed, **scenario("prices"))
+        for id in (f"4-prices-{seed}", f"8-prices-{seed}"):
+            land_judged(evaluation(f"e{id}", f"t{id}", cost_matrix=json.dumps(costs), set_digest="prices"))
+
+    # Seed 42 was trained with another decay, say, or from another revision, under the same names.
+    for what in ("settings_digest", "source_digest", "target"):
+        for seed, value, target in ((42, "former", 0.5), (43, "present", 0.96), (44, "present", 0.96)):
+            values = {} if what == "target" else {what: value}
+            land_pair(root, name=f"-{what}-{seed}", seed=seed, **scenario(what), **values)
+            for id in (f"4-{what}-{seed}", f"8-{what}-{seed}") if what == "target" else ():
+                land_judged(at_target(evaluation(f"e{id}", f"t{id}", set_digest=what), target))
+
+    always = [(label, "GP", "GP") for label in ["GP", "ED", "HOME"] * 4]
+    values = {"recipe": "always_gp", "recipe_kind": "baseline", "cell_id": "always_gp", "base_model": "always"}
+    land_arm(root, "always", None, always, weights_source=None, random_weights=None, **values)
+    rows = evaluation("ealways", "talways", always)
+    rows["prediction"] = [row | {"nll": None} for row in rows["prediction"]]
+    land_judged(rows)
+
+    report = load_all(root, root / "w.duckdb")
+    assert report.refused == {}
+    return root / "w.duckdb"
+
+
+@pytest.fixture
+def rows_of(file):
+    """The rows of a view that are of one scenario."""
+
+    def rows(view, name):
+        return list(query(f"FROM {view} WHERE base_model = '{name}'", database=file).itertuples(index=False))
+
+    return rows
+
+
+def test_two_models_that_learned_nothing_are_shown_with_their_difference_and_do_not_qualify(rows_of):
+    (pair,) = rows_of("quantization_comparison", "nothing")
     assert (pair.accuracy_diff, pair.accuracy_verdict) == (0, "within")
-    assert set(query("FROM quantization_summary").qualifies) == {False}
+    assert {row.qualifies for row in rows_of("quantization_summary", "nothing")} == {False}
 
 
-def test_the_best_constant_answer_is_the_most_frequent_label(tmp_path):
-    cases = [(label, "ED", "ED") for label in ["HOME"] * 60 + ["ED"] * 40]
-    load_pair(tmp_path, cases, cases)
-    (row,) = query("SELECT DISTINCT answer, accuracy, macro_f1 FROM best_constant").values.tolist()
-    assert row == ["HOME", 0.6, pytest.approx(f1_score([c[0] for c in cases], ["HOME"] * 100, average="macro"))]
+def test_the_best_constant_answer_is_the_most_frequent_label(file):
+    sql = "SELECT answer, accuracy, macro_f1 FROM best_constant WHERE evaluation_id = 'e4-constant'"
+    (row,) = query(sql, database=file).values.tolist()
+    expected = f1_score([case[0] for case in CONSTANT], ["HOME"] * 100, average="macro")
+    assert row == ["HOME", 0.6, pytest.approx(expected)]
 
 
-def test_flips_are_what_pandas_counts(tmp_path):
-    four, eight = pair_of_cases(200, 1)
-    load_pair(tmp_path, four, eight)
-    (row,) = query("FROM flips").itertuples(index=False)
+def test_flips_are_what_pandas_counts_and_harmless_needs_a_cost_matrix(rows_of):
+    four, eight = FLIPS
+    (row,) = rows_of("flips", "flips")
     label, before, after = ([c[i] for c in cases] for cases, i in ((four, 0), (eight, 2), (four, 2)))
     flips = [(t, b, a) for t, b, a in zip(label, before, after, strict=True) if a != b]
     lost, gained = ([f for f in flips if f[i] == f[0]] for i in (1, 2))
@@ -53,199 +196,84 @@ def test_flips_are_what_pandas_counts(tmp_path):
     assert row.harmless == sum(COSTS[t][a] <= COSTS[t][b] for t, b, a in other_values) < len(flips)
     assert row.flip_cost == pytest.approx(sum(COSTS[t][a] - COSTS[t][b] for t, b, a in flips))
     assert row.change == "8 to 4 bits" and row.dropout_cases == 0
+    (row,) = rows_of("flips", "unpriced")
+    assert row.flips > 0 and pd.isna(row.harmless) and pd.isna(row.flip_cost)
 
 
-def dropout_row(id, i, review, entropy=0.5):
-    return full(
-        "mc_dropout", evaluation_id=id, case_id=f"c{i:05}", passes=50, majority="ED", confidence=0.8, entropy_nats=entropy,
-        p_ed=1.0, p_gp=0.0, p_home=0.0, review=review,
-    )  # fmt: skip
-
-
-def test_flips_are_split_by_the_review_flag_of_either_side(tmp_path):
-    eight = [("ED", "ED", "ED")] * 4
-    four = [("ED", "GP", "GP"), ("ED", "GP", "GP"), ("ED", "ED", "ED"), ("ED", "GP", "GP")]
-    for bits, cases, flagged in ((4, four, [True, False]), (8, eight, [False, False])):
-        write_landing(tmp_path, f"t{bits}", "training", training(f"t{bits}", bits))
-        rows = evaluation(
-            f"e{bits}", f"t{bits}", cases, mc_status="available", mc_reason=None, mc_cases=2, mc_passes=50
-        )
-        rows["mc_dropout"] = [dropout_row(f"e{bits}", i, flag) for i, flag in enumerate(flagged)]
-        write_landing(tmp_path, f"e{bits}", "evaluation", rows)
-
-    load_all(tmp_path)
-    (row,) = query("FROM flips").itertuples(index=False)
+def test_flips_are_split_by_the_review_flag_of_either_side(rows_of):
+    (row,) = rows_of("flips", "review")
     assert (row.flips, row.dropout_cases, row.flips_flagged, row.flips_not_flagged) == (3, 2, 1, 1)
     assert (row.ed_lost_flagged, row.ed_lost_not_flagged) == (1, 1)
 
 
-def land_moved(root, cases=FIVE, **values):
-    """The adapter of training t4 on 8 bits."""
-    named = {"recipe": "r1 from 4bit", "recipe_kind": "moved_adapter", "cell_id": "smol-8bit-r1-from4bit-s42"}
-    arm = training("m8", 8, **({**named, "source_training_id": "t4"} | values))
-    write_landing(root, "m8", "training", arm)
-    write_landing(root, "em8", "evaluation", evaluation("em8", "m8", cases))
-
-
-def test_a_moved_adapter_is_compared_with_itself_and_never_with_a_twin(tmp_path):
-    original, moved = pair_of_cases(50, 7)
-    land_arm(tmp_path, "4", 4, original)
-    land_moved(tmp_path, moved)
-    load_all(tmp_path)
-    (row,) = query("FROM flips").itertuples(index=False)
-    assert row.change == "adapter moved from 4 to 8 bits"
-    assert (row.evaluation_before, row.evaluation_after) == ("e4", "em8")
-    assert row.flips == sum(a[2] != b[2] for a, b in zip(original, moved, strict=True))
-    assert query("FROM quantization_comparison").empty
-
-
-@pytest.mark.parametrize("other", [{"source_training_id": "t4-before"}, {"random_weights": True}])
-def test_a_moved_adapter_of_another_training_or_on_random_weights_is_not_compared(other, tmp_path):
-    """The cell was trained again, and only its earlier adapter was moved; or the other variant has random weights."""
-    land_arm(tmp_path, "4")
-    land_moved(tmp_path, **other)
-    load_all(tmp_path)
-    assert query("FROM flips").empty
-
-
-def judged_at(id, target, cases=FIVE, **values):
-    """An evaluation by a threshold that was chosen for a target."""
-    rows = evaluation(id, cases=cases, **values)
-    for row in rows["decision_rule"]:
-        row["target"] = target if row["rule"] == "target_recall" else None
-    return rows
-
-
-def test_a_moved_adapter_is_compared_with_the_evaluation_of_its_own_target(tmp_path):
-    """The training was judged again, at another target, after its adapter was moved: what differs then is the target."""
-    original, moved = pair_of_cases(50, 7)
-    write_landing(tmp_path, "t4", "training", training("t4", 4))
-    write_landing(tmp_path, "e4", "evaluation", judged_at("e4", 0.96, original, training_id="t4"))
-    later = judged_at("e4-again", 0.5, moved, training_id="t4", created_at=datetime(2026, 6, 1))
-    write_landing(tmp_path, "e4-again", "evaluation", later)
-    land_moved(tmp_path, moved)
-    arm = judged_at("em8", 0.96, moved, training_id="m8", created_at=datetime(2026, 6, 2))
-    write_landing(tmp_path, "em8", "evaluation", arm)
-    load_all(tmp_path)
-    (row,) = query("FROM flips").itertuples(index=False)
-    assert (row.evaluation_before, row.evaluation_after) == ("e4", "em8")
-    assert row.flips == sum(a[2] != b[2] for a, b in zip(original, moved, strict=True)) > 0
+def test_a_moved_adapter_is_compared_with_itself_by_its_own_rule_and_never_with_a_twin(rows_of):
+    for name in ("moved", "moved-target"):
+        (row,) = rows_of("flips", name)
+        assert row.change == "adapter moved from 4 to 8 bits"
+        assert (row.evaluation_before, row.evaluation_after) == (f"e4-{name}", f"em-{name}")
+        assert row.flips == sum(a[2] != b[2] for a, b in zip(*MOVED, strict=True)) > 0
+    for name in ("moved-before", "moved-random"):
+        assert rows_of("flips", name) == []
+    assert rows_of("quantization_comparison", "moved") == []
 
 
 @pytest.mark.parametrize("what", ["settings_digest", "source_digest", "target"])
-def test_seeds_of_other_settings_weights_or_targets_are_not_averaged_together(what, tmp_path):
-    """Seed 42 was trained with another decay, say, or from another revision, under the same names."""
-    for seed, value, target in ((42, "former", 0.5), (43, "present", 0.96), (44, "present", 0.96)):
-        land_pair(tmp_path, name=f"-{seed}", seed=seed, **({} if what == "target" else {what: value}))
-        for bits in (4, 8) if what == "target" else ():
-            id = f"e{bits}-{seed}"
-            write_landing(tmp_path, id, "evaluation", judged_at(id, target, training_id=f"t{bits}-{seed}"))
-
-    load_all(tmp_path)
-    of_present = "SELECT DISTINCT seed_group FROM seed_group WHERE evaluation_id = 'e4-44'"
-    ((group,),) = query(of_present).values
-    for view in ("seeds", "seed_differences"):
-        frame = query(f"FROM {view}")
-        assert set(zip(frame.seed_group, frame.seeds, strict=True)) == {(group, 2)}, view
-        assert what != "target" or set(frame.target_ed_recall) == {0.96}
-    assert len(query("FROM seeds")) == 2 and len(query("FROM seed_differences")) == 1
+def test_seeds_of_other_settings_weights_or_targets_are_not_averaged_together(what, file, rows_of):
+    ((group,),) = query(f"SELECT seed_group FROM seed_group WHERE evaluation_id = 'e4-{what}-44'", database=file).values
+    for view, count in (("seeds", 2), ("seed_differences", 1)):
+        rows = rows_of(view, what)
+        assert {(row.seed_group, row.seeds) for row in rows} == {(group, 2)} and len(rows) == count, view
+        assert what != "target" or {row.target_ed_recall for row in rows} == {0.96}
 
 
-def test_harmless_is_not_available_without_a_cost_matrix(tmp_path):
-    four, eight = pair_of_cases(50, 3)
-    land_pair(tmp_path, four, eight)
-    for bits, cases in ((4, four), (8, eight)):
-        write_landing(tmp_path, f"e{bits}", "evaluation", evaluation(f"e{bits}", f"t{bits}", cases, cost_matrix=None))
-    load_all(tmp_path)
-    (row,) = query("FROM flips").itertuples(index=False)
-    assert row.flips > 0 and pd.isna(row.harmless) and pd.isna(row.flip_cost)
-
-
-def test_the_curve_of_risk_and_coverage_has_the_area_that_was_landed_beside_it(tmp_path):
-    rng = np.random.default_rng(5)
-    cases = random_cases(80, 5, right=0.6)
-    entropy = np.round(rng.random(80), 1)  # with ties
-    rows = evaluation("e4", "t4", cases, mc_status="available", mc_reason=None, mc_cases=80, mc_passes=50)
-    rows["mc_dropout"] = [dropout_row("e4", i, bool(h > 0.3), float(h)) for i, h in enumerate(entropy)]
-
-    for row, p in zip(rows["prediction"], rng.dirichlet([1, 1, 1], 80), strict=True):
-        row |= dict(zip(("p_ed", "p_gp", "p_home"), p.tolist(), strict=True))
-
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", rows)
-    load_all(tmp_path)
-    p = [[r["p_ed"], r["p_gp"], r["p_home"]] for r in rows["prediction"]]
-    judged = judge_review(entropy > 0.3, entropy, p, [c[0] for c in cases], [c[2] for c in cases])
-    areas = query("SELECT score, avg(error_kept) AS area FROM risk_coverage GROUP BY ALL").set_index("score").area
+def test_the_curve_of_risk_and_coverage_has_the_area_that_was_landed_beside_it(file):
+    labels, _, decisions = zip(*UNCERTAIN, strict=True)
+    judged = judge_review(ENTROPY > 0.3, ENTROPY, P, labels, decisions)
+    sql = "SELECT score, avg(error_kept) AS area FROM risk_coverage WHERE evaluation_id = 'euncertain' GROUP BY ALL"
+    areas = query(sql, database=file).set_index("score").area
     assert {row["score"]: pytest.approx(row["aurc"]) for row in judged} == areas.to_dict()
 
 
-def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
-    rng = np.random.default_rng(0)
-    labels = rng.choice(["ED", "GP", "HOME"], 120).tolist()
-    for seed in (42, 43, 44):
-        sides = [
-            [(t, t if rng.random() < 0.7 else "GP", t if rng.random() < 0.8 else "GP") for t in labels] for _ in "48"
-        ]
-        land_pair(tmp_path, *sides, name=f"-{seed}", seed=seed)
-
-    load_all(tmp_path)
-    pairs = query("SELECT seed, accuracy_diff, ed_recall_diff FROM quantization_comparison")
+def test_seeds_multiply_pairs_and_their_spread_is_shown_once(rows_of):
+    pairs = pd.DataFrame(rows_of("quantization_comparison", "spread"))
     assert sorted(pairs.seed) == [42, 43, 44]
-    (row,) = query("FROM seed_differences").itertuples(index=False)
+    (row,) = rows_of("seed_differences", "spread")
     assert row.seeds == 3 and row.accuracy_diff_mean == pytest.approx(pairs.accuracy_diff.mean())
     assert row.ed_recall_diff_sd == pytest.approx(pairs.ed_recall_diff.std())
     assert row.accuracy_same_sign == (np.sign(pairs.accuracy_diff) == np.sign(pairs.accuracy_diff.mean())).sum()
-    spread = query("FROM seeds")
-    board = query("FROM leaderboard")
 
-    for r in spread.itertuples():
+    board = pd.DataFrame(rows_of("leaderboard", "spread"))
+    for r in rows_of("seeds", "spread"):
         of_width = board[board.bits == r.bits]
         assert r.seeds == 3 and r.accuracy_mean == pytest.approx(of_width.accuracy.mean())
         assert r.ed_recall_sd == pytest.approx(of_width.ed_recall.std())
         assert r.ed_recall_worst == of_width.ed_recall.min()
 
 
-def test_seeds_whose_cost_matrix_is_written_in_another_order_are_seeds_of_one_recipe(tmp_path):
-    for seed, costs in ((42, COSTS), (43, dict(reversed(COSTS.items())))):
-        land_pair(tmp_path, name=f"-{seed}", seed=seed)
-        for id in (f"4-{seed}", f"8-{seed}"):
-            rows = evaluation(f"e{id}", f"t{id}", cost_matrix=json.dumps(costs))
-            write_landing(tmp_path, f"e{id}", "evaluation", rows)
-
-    load_all(tmp_path)
-    assert query("SELECT seeds FROM seeds").values.tolist() == [[2]] * 2
-    assert query("SELECT seeds FROM seed_differences").values.tolist() == [[2]]
-    matrices = query("SELECT DISTINCT cost_matrix FROM (" + named_query("cost_by_matrix").sql.rstrip("; \n") + ")")
-    assert len(matrices) == 1
+def test_seeds_whose_cost_matrix_is_written_in_another_order_are_seeds_of_one_recipe(rows_of, file):
+    assert [row.seeds for row in rows_of("seeds", "prices")] == [2, 2]
+    assert [row.seeds for row in rows_of("seed_differences", "prices")] == [2]
+    by_matrix = named_query("cost_by_matrix").sql.rstrip("; \n")
+    assert len(query(f"SELECT DISTINCT cost_matrix FROM ({by_matrix})", database=file)) == 1
 
 
-def test_baselines_stand_in_the_leaderboard_and_pair_with_nothing(tmp_path):
-    values = {"recipe": "always_gp", "recipe_kind": "baseline", "base_model": "none", "cell_id": "always_gp"}
-    cases = [(label, "GP", "GP") for label in ["GP", "ED", "HOME"] * 4]
-    land_arm(tmp_path, "always", None, cases, weights_source=None, random_weights=None, **values)
-    rows = evaluation("ealways", "talways", cases)
-    rows["prediction"] = [r | {"nll": None} for r in rows["prediction"]]
-    write_landing(tmp_path, "ealways", "evaluation", rows)
-    load_pair(tmp_path)
-    assert set(query("FROM leaderboard").recipe_kind) == {"standard", "baseline"}
-    assert len(query("FROM quantization_comparison")) == 1
-    assert_sound()
+def test_baselines_stand_in_the_leaderboard_and_pair_with_nothing(rows_of, file):
+    assert [row.recipe_kind for row in rows_of("leaderboard", "always")] == ["baseline"]
+    assert rows_of("quantization_comparison", "always") == []
+    with reading(file) as con:
+        assert offending_rows(con, "pairs_agree") == offending_rows(con, "decision_counts_agree") == 0
 
 
-def test_old_rows_survive_the_wider_tables_and_a_failed_metric_that_was_replaced_is_found(tmp_path):
-    """The earlier attempt put accuracy into F1 and F2 where a metric had failed, beside a confusion matrix of zeros."""
+def test_a_failed_metric_that_was_replaced_is_found(tmp_path):
+    """An earlier attempt put accuracy into F1 and F2 where a metric had failed, beside a confusion matrix of zeros."""
     rows = evaluation("e4", "t4", random_cases(40, 1))
-    accuracy = rows["evaluation"][0]["accuracy"]
     for row in rows["metric"]:
         if row["metric"] in ("macro_f1", "ed_f2") and row["rule"] == "argmax":
-            row |= {"value": accuracy + 0.0123, "low": None, "high": None}
+            row |= {"value": rows["evaluation"][0]["accuracy"] + 0.0123, "low": None, "high": None}
 
     write_landing(tmp_path, "t4", "training", training("t4"))
     write_landing(tmp_path, "e4", "evaluation", rows)
     load_all(tmp_path)
-
     with reading() as con:
-        assert run_audits(con)["metrics_agree"] == 2
-
+        assert offending_rows(con, "metrics_agree") == offending_rows(con, "metrics_are_reproduced") == 2
     assert json.loads(query("SELECT cost_matrix FROM evaluation").cost_matrix[0]) == COSTS

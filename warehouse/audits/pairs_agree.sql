@@ -1,42 +1,59 @@
--- One row per equal pair, or figure of one, that contradicts the predictions.
+-- One row per pair, or figure of one, that contradicts the predictions.
 --
--- A pair has figures and the same cases on both sides, figures belong to a pair, and they equal
--- those computed from predictions.
+-- Pairs are of 4 and 8 bits, and of a precision and its reference. A pair has figures and the same
+-- cases on both sides, figures belong to a pair, and they equal those computed from predictions.
 WITH pair AS (
-    FROM equal_pair
+    SELECT evaluation_4bit AS first, evaluation_8bit AS second FROM equal_pair
+    UNION ALL
+    SELECT evaluation_id, reference_evaluation FROM reference_pair
+),
+stored AS (
+    SELECT
+        evaluation_4bit AS first,
+        evaluation_8bit AS second,
+        value_4bit AS first_value,
+        value_8bit AS second_value,
+        * EXCLUDE (base_model, recipe, seed, evaluation_set, evaluation_4bit, evaluation_8bit, value_4bit, value_8bit)
+    FROM pair_metric
+    UNION ALL BY NAME
+    SELECT
+        evaluation_id AS first,
+        reference_evaluation AS second,
+        value AS first_value,
+        reference_value AS second_value,
+        right_only AS b,
+        reference_right_only AS c,
+        * EXCLUDE (evaluation_id, reference_evaluation, value, reference_value, right_only, reference_right_only)
+    FROM reference_metric
 ),
 shared AS (
     SELECT
-        p.evaluation_4bit,
-        p.evaluation_8bit,
+        pair.first,
+        pair.second,
         count(*) FILTER (
-            four.label IS DISTINCT FROM eight.label OR four.case_group IS DISTINCT FROM eight.case_group
+            one.label IS DISTINCT FROM other.label OR one.case_group IS DISTINCT FROM other.case_group
         ) AS different
-    FROM pair AS p
-    JOIN prediction AS four ON four.evaluation_id = p.evaluation_4bit
-    LEFT JOIN prediction AS eight ON eight.evaluation_id = p.evaluation_8bit AND eight.case_id = four.case_id
+    FROM pair
+    JOIN prediction AS one ON one.evaluation_id = pair.first
+    LEFT JOIN prediction AS other ON other.evaluation_id = pair.second AND other.case_id = one.case_id
     GROUP BY ALL
 )
-SELECT evaluation_4bit, evaluation_8bit, 'no figures' AS what
-FROM pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)
+SELECT first, second, 'no figures' AS what FROM pair ANTI JOIN stored USING (first, second)
 UNION ALL
-SELECT DISTINCT evaluation_4bit, evaluation_8bit, 'not a pair'
-FROM pair_metric ANTI JOIN pair USING (evaluation_4bit, evaluation_8bit)
+SELECT DISTINCT first, second, 'not a pair' FROM stored ANTI JOIN pair USING (first, second)
 UNION ALL
-SELECT evaluation_4bit, evaluation_8bit, 'other cases' FROM shared WHERE different > 0
+SELECT first, second, 'other cases' FROM shared WHERE different > 0
 UNION ALL
-SELECT p.evaluation_4bit, p.evaluation_8bit, p.rule || ' ' || p.metric
-FROM pair_metric AS p
-LEFT JOIN rule_figures AS four
-    ON four.evaluation_id = p.evaluation_4bit AND four.rule = p.rule AND four.metric = p.metric
-LEFT JOIN rule_figures AS eight
-    ON eight.evaluation_id = p.evaluation_8bit AND eight.rule = p.rule AND eight.metric = p.metric
-WHERE p.metric <> 'expected_cost'
+SELECT first, second, s.rule || ' ' || s.metric
+FROM stored AS s
+LEFT JOIN rule_figures AS one ON one.evaluation_id = first AND one.rule = s.rule AND one.metric = s.metric
+LEFT JOIN rule_figures AS other ON other.evaluation_id = second AND other.rule = s.rule AND other.metric = s.metric
+WHERE s.metric <> 'expected_cost'
     AND (
-        (p.difference IS NULL) <> (four.figure IS NULL OR eight.figure IS NULL)
-        OR abs(p.value_4bit - four.figure) > 1e-9
-        OR abs(p.value_8bit - eight.figure) > 1e-9
-        OR abs(p.difference - (p.value_4bit - p.value_8bit)) > 1e-9
-        OR abs((p.b - p.c) / p.cases - p.difference) > 1e-9
-        OR p.low > p.high
+        (difference IS NULL) <> (one.figure IS NULL OR other.figure IS NULL)
+        OR abs(first_value - one.figure) > 1e-9
+        OR abs(second_value - other.figure) > 1e-9
+        OR abs(difference - (first_value - second_value)) > 1e-9
+        OR abs((b - c) / cases - difference) > 1e-9
+        OR low > high
     );

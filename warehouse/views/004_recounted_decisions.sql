@@ -41,33 +41,22 @@ decided AS (
             }
         ], recursive := true)
     FROM alike LEFT JOIN evaluation USING (evaluation_id)
-),
-cell AS (
-    SELECT
-        evaluation_id,
-        rule,
-        lower(label) || '_as_' || lower(choice) AS name,
-        sum(cases)::BIGINT AS cases,
-        sum(scored) AS scored,
-        sum(nll) AS nll
-    FROM decided
-    WHERE choice IS NOT NULL
-    GROUP BY evaluation_id, rule, label, choice
 )
 SELECT
     evaluation_id,
     rule,
-    coalesce(any_value(cases) FILTER (name = 'ed_as_ed'), 0) AS ed_as_ed,
-    coalesce(any_value(cases) FILTER (name = 'ed_as_gp'), 0) AS ed_as_gp,
-    coalesce(any_value(cases) FILTER (name = 'ed_as_home'), 0) AS ed_as_home,
-    coalesce(any_value(cases) FILTER (name = 'gp_as_ed'), 0) AS gp_as_ed,
-    coalesce(any_value(cases) FILTER (name = 'gp_as_gp'), 0) AS gp_as_gp,
-    coalesce(any_value(cases) FILTER (name = 'gp_as_home'), 0) AS gp_as_home,
-    coalesce(any_value(cases) FILTER (name = 'home_as_ed'), 0) AS home_as_ed,
-    coalesce(any_value(cases) FILTER (name = 'home_as_gp'), 0) AS home_as_gp,
-    coalesce(any_value(cases) FILTER (name = 'home_as_home'), 0) AS home_as_home,
+    coalesce(sum(cases) FILTER (label = 'ED' AND choice = 'ED'), 0)::BIGINT AS ed_as_ed,
+    coalesce(sum(cases) FILTER (label = 'ED' AND choice = 'GP'), 0)::BIGINT AS ed_as_gp,
+    coalesce(sum(cases) FILTER (label = 'ED' AND choice = 'HOME'), 0)::BIGINT AS ed_as_home,
+    coalesce(sum(cases) FILTER (label = 'GP' AND choice = 'ED'), 0)::BIGINT AS gp_as_ed,
+    coalesce(sum(cases) FILTER (label = 'GP' AND choice = 'GP'), 0)::BIGINT AS gp_as_gp,
+    coalesce(sum(cases) FILTER (label = 'GP' AND choice = 'HOME'), 0)::BIGINT AS gp_as_home,
+    coalesce(sum(cases) FILTER (label = 'HOME' AND choice = 'ED'), 0)::BIGINT AS home_as_ed,
+    coalesce(sum(cases) FILTER (label = 'HOME' AND choice = 'GP'), 0)::BIGINT AS home_as_gp,
+    coalesce(sum(cases) FILTER (label = 'HOME' AND choice = 'HOME'), 0)::BIGINT AS home_as_home,
     (sum(nll) / nullif(sum(scored), 0))::DOUBLE AS loss
-FROM cell
+FROM decided
+WHERE choice IS NOT NULL
 GROUP BY evaluation_id, rule;
 
 CREATE OR REPLACE VIEW recounted_decisions AS FROM recounted_decisions_of(NULL);

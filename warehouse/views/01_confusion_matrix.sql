@@ -6,18 +6,10 @@ CREATE OR REPLACE VIEW confusion_matrix AS
 SELECT
     evaluation_id,
     rule,
-    unnest([
-        {label: 'ED', decision: 'ED', cases: ed_as_ed},
-        {label: 'ED', decision: 'GP', cases: ed_as_gp},
-        {label: 'ED', decision: 'HOME', cases: ed_as_home},
-        {label: 'GP', decision: 'ED', cases: gp_as_ed},
-        {label: 'GP', decision: 'GP', cases: gp_as_gp},
-        {label: 'GP', decision: 'HOME', cases: gp_as_home},
-        {label: 'HOME', decision: 'ED', cases: home_as_ed},
-        {label: 'HOME', decision: 'GP', cases: home_as_gp},
-        {label: 'HOME', decision: 'HOME', cases: home_as_home}
-    ], recursive := true)
-FROM decision_count;
+    upper(split_part(cell, '_as_', 1)) AS label,
+    upper(split_part(cell, '_as_', 2)) AS decision,
+    cases
+FROM (UNPIVOT decision_count ON COLUMNS('_as_') INTO NAME cell VALUE cases);
 
 COMMENT ON COLUMN confusion_matrix.rule IS '''primary'' (the recipe''s own rule), argmax, target_recall or min_cost';
 COMMENT ON COLUMN confusion_matrix.decision IS 'the label that the rule decides';
