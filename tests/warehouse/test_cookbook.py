@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from tasks.runtime.errors import BadInput
-from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
+from tests.warehouse.rows import FIVE, evaluation, full, land_arm, land_pair, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.cookbook import assignments, cookbook, is_name, named_query, typed_value
 from warehouse.landing import write_landing
@@ -71,8 +71,24 @@ def test_the_questions_of_a_comparison_are_answered(study):
     assert (
         answer(study, "changed_since", since="2027-01-01") == [] != answer(study, "changed_since", since="2026-01-02")
     )
-    (first, *_) = answer(study, "hardest_cases", top="1")
-    assert first["case_id"] == "c00001" or first["wrong"] == 1.0
+    (hardest,) = answer(study, "hardest_cases", top="1")
+    assert (hardest["case_id"], hardest["wrong"], hardest["models"]) == ("c00001", 4, 4)
+
+
+def test_missed_emergencies_are_counted_at_both_precisions_of_a_recipe(tmp_path):
+    def missing(*cases: int):
+        return [("ED", "ED", "GP" if i in cases else "ED") for i in range(4)]
+
+    for seed, four, eight in ((42, (0, 1), (0, 2)), (43, (0,), (0,))):
+        land_pair(tmp_path, missing(*four), missing(*eight), name=f"-{seed}", seed=seed)
+    land_arm(tmp_path, "lone", 4, missing(3), recipe="lone", cell_id="lone")
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    columns = ("missed_at", "case_id", "missed_4bit", "models_4bit", "missed_8bit", "models_8bit")
+    rows = answer(tmp_path / "w.duckdb", "missed_at_both_precisions")
+    assert [tuple(row[name] for name in columns) for row in rows] == [
+        ("both", "c00000", 2, 2, 2, 2), ("4 bits alone", "c00001", 1, 2, 0, 2), ("8 bits alone", "c00002", 0, 2, 1, 2),
+    ]  # fmt: skip
+    assert answer(tmp_path / "w.duckdb", "missed_at_both_precisions", recipe="lone") == []
 
 
 def at(study, name: str, **values: str) -> dict[object, dict[str, object]]:

@@ -1,33 +1,26 @@
 """Loading: idempotent, in any order, from several processes, and through kill -9."""
 
 import itertools
-import random
+import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
+from pathlib import Path
 
+import duckdb
 import pytest
 
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.store import seal
-from tests.place import ROOT
-from tests.warehouse.rows import (
-    FIVE,
-    assert_sound,
-    evaluation,
-    land_arm,
-    land_pair,
-    load_landing,
-    load_pair,
-    training,
-)
+from tests.forked import run_forked
+from tests.warehouse.rows import FIVE, evaluation, land_pair, load_landing, load_pair, training
 from warehouse.comparison import pairs
 from warehouse.connect import reading, warehouse_path, writing
-from warehouse.landing import landing_folders, write_landing
+from warehouse.fill import fill
+from warehouse.landing import LandingManifest, landing_folders, write_landing
 from warehouse.load import load_all, load_landings
 from warehouse.query import query_rows
+from warehouse.rebuild import current
 from warehouse.schema import FACTS
 
 WORSE = [(a, b, a) for a, b, _ in FIVE] * 4
@@ -43,11 +36,6 @@ def contents(database=None):
             for without in ["EXCLUDE (loaded_at)" if name == "landed" else ""]
             if name not in ("schema_migrations", "claim")
         }
-
-
-def child(code, *args, **pipes):
-    command = [sys.executable, "-c", code, *map(str, args)]
-    return subprocess.Popen(command, cwd=ROOT, text=True, **({"stdout": subprocess.PIPE} | pipes))
 
 
 def test_rows_in_are_rows_out_loading_again_does_nothing_and_new_content_leaves_no_stale_row(tmp_path):
@@ -76,10 +64,8 @@ def test_what_was_seen_to_be_loaded_is_not_looked_for_again_until_the_file_chang
         closed.setattr("warehouse.load.current", None)
         assert not load_landing(folder)
 
-    change = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('UPDATE landed SET manifest_digest = 0')"
-    with child(change, warehouse_path()) as other:
-        assert other.wait() == 0
-
+    with duckdb.connect(str(warehouse_path())) as other:
+        other.execute("UPDATE landed SET manifest_digest = 0")
     assert load_landing(folder), "another program has written the file"
 
     warehouse_path().unlink()
@@ -195,27 +181,23 @@ def test_the_figures_of_a_pair_are_of_what_is_loaded_whatever_became_of_the_land
     assert contents(tmp_path / "w.duckdb")["pair_metric"] == figures
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from warehouse import fill
-from warehouse.comparison import pairs
-from warehouse.landing import LandingManifest
-from warehouse.rebuild import current
-def die(*args):
+def die(*_) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv[2] == "before commit":
-    pairs.refresh = die
-folder = Path(sys.argv[1])
-with current() as con:
-    fill.fill(con, folder, LandingManifest.read(folder, deep=True))
-    die()
-"""
+
+
+def load_and_die() -> None:
+    """In a process of its own: load a folder, and be killed before or after the commit."""
+    folder = Path(sys.argv[1])
+    if sys.argv[2] == "before commit":
+        pairs.refresh = die
+    with current() as con:
+        fill(con, folder, LandingManifest.read(folder, deep=True))
+        die()
 
 
 def test_a_loader_killed_by_signal_9_leaves_all_of_a_folder_or_nothing(tmp_path):
     def killed(when):
-        return child(KILLED, folder, when).wait(timeout=60)
+        return run_forked(load_and_die, [str(folder), when], tmp_path, dict(os.environ), 60).returncode
 
     cases = "SELECT count(*), any_value(cases) FROM prediction, evaluation"
     folder = write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1"))
@@ -226,61 +208,3 @@ def test_a_loader_killed_by_signal_9_leaves_all_of_a_folder_or_nothing(tmp_path)
     assert killed("after commit") == -signal.SIGKILL and query_rows(cases).rows == [(3, 3)]
     assert not load_landing(folder)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["triage.duckdb"]
-
-
-LOAD = """
-import sys
-from pathlib import Path
-from warehouse.load import load_all
-print("ready", flush=True)
-load_all(Path(sys.argv[1]), Path(sys.argv[2]))
-"""
-KILLS = 50
-
-
-@pytest.mark.nightly
-@pytest.mark.timeout(1800)
-def test_a_loader_killed_at_random_moments_leaves_a_file_that_opens_passes_its_audits_and_is_completed(tmp_path):
-    folder = tmp_path / "landing"
-    for pair in range(10):
-        for bits in (4, 8):
-            id = f"{pair:02}-{bits}"
-            land_arm(folder, id, bits, FIVE * 20, groups=True, recipe=f"r{pair}", cell_id=id)
-
-    whole = tmp_path / "whole.duckdb"
-    loader = child(LOAD, folder, whole)
-    assert loader.stdout.readline() == "ready\n"
-    began = time.monotonic()
-    assert loader.wait() == 0
-    seconds = time.monotonic() - began
-
-    file = tmp_path / "killed.duckdb"
-    moments = random.Random(1)
-
-    killed = 0
-    while killed < KILLS:
-        loader = child(LOAD, folder, file)
-        assert loader.stdout.readline() == "ready\n"
-        time.sleep(moments.uniform(0, seconds))
-        loader.kill()
-        was_killed = loader.wait() != 0
-        killed += was_killed
-        if not file.exists():  # before the first connection
-            continue
-
-        with reading(file) as con:
-            loaded = con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'landed'").fetchone()
-            whole_views = con.execute("SELECT count(*) FROM duckdb_views() WHERE view_name = 'pooled_pair'").fetchone()
-
-        if loaded == whole_views == (1,):
-            assert_sound(file)
-
-        if not was_killed:  # nothing is left to load, and the next loader begins from nothing
-            for part in tmp_path.glob("killed.duckdb*"):
-                part.unlink()
-
-    load_all(folder, file)
-    with reading(file) as con:
-        assert con.execute("SELECT count(*) FROM landed").fetchone() == (len(landing_folders(folder)),)
-
-    assert_sound(file)

@@ -2,10 +2,12 @@
 is lost."""
 
 import itertools
+import os
 import shutil
 import signal
-import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import pytest
 
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import seal
+from tests.forked import run_forked
 from tests.warehouse.rows import assert_sound, evaluation, load_landing, training
-from tests.warehouse.test_load import child, contents
+from tests.warehouse.test_load import contents, die
 from tests.warehouse.test_waiting import held_warehouse
 from warehouse import rebuild as rebuilding
 from warehouse.connect import reading, unused, warehouse_path, writing
@@ -22,7 +25,7 @@ from warehouse.health import bring_up_to_date, examine
 from warehouse.landing import landing_folders, write_landing
 from warehouse.load import load_all
 from warehouse.query import query_rows
-from warehouse.rebuild import rebuild
+from warehouse.rebuild import current, rebuild
 from warehouse.schema import TABLES, digests
 
 
@@ -118,22 +121,18 @@ def test_a_rebuild_gives_identical_tables_and_one_that_is_stopped_leaves_the_fil
     }  # fmt: skip
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from warehouse import rebuild
-def die(*args):
-    os.kill(os.getpid(), signal.SIGKILL)
-setattr(rebuild, sys.argv[1], die)
-rebuild.rebuild(Path(sys.argv[2]))
-"""
+def rebuild_and_die() -> None:
+    """In a process of its own: rebuild, and be killed in the function of this name."""
+    setattr(rebuilding, sys.argv[1], die)
+    rebuild(Path(sys.argv[2]))
 
 
 @pytest.mark.parametrize("at", ["_swap", "_landed_since"])
-def test_a_rebuild_killed_by_signal_9_leaves_a_whole_file_and_the_next_one_ends_it(at, landing):
+def test_a_rebuild_killed_by_signal_9_leaves_a_whole_file_and_the_next_one_ends_it(at, landing, tmp_path):
     before = contents()
     make_older()
-    assert child(KILLED, at, landing).wait(timeout=60) == -signal.SIGKILL
+    killed = run_forked(rebuild_and_die, [at, str(landing)], tmp_path, dict(os.environ), 60)
+    assert killed.returncode == -signal.SIGKILL
     if at != "_landed_since":  # the new file is in its place by then
         with reading() as con:
             assert con.execute("SELECT max(version) FROM schema_migrations").fetchone() == (144,)
@@ -179,22 +178,25 @@ def test_what_lands_during_a_rebuild_is_in_the_new_warehouse_and_a_second_one_is
     assert query_rows("SELECT count(*) FROM experiment WHERE training_id = 't-later'").rows == [(1,)]
 
 
-OPEN = """
-from warehouse.rebuild import current
-with current(wait=300):
-    pass
-"""
+def open_current() -> None:
+    with current(wait=300):
+        pass
 
 
-def test_processes_that_open_an_older_file_at_once_build_it_once_and_all_of_them_end_well(landing):
+def test_processes_that_open_an_older_file_at_once_build_it_once_and_all_of_them_end_well(landing, tmp_path):
     before = contents()
     make_older()
     with rebuilding._one_rebuild(warehouse_path(), 0.0), pytest.raises(Locked, match="Another process builds"):
         load_all(landing, wait=0.1)
-    processes = [child(OPEN, stderr=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert sum("it is built again" in text for text in said) == 1
+
+    def opened(name: str):
+        (tmp_path / name).mkdir()
+        return run_forked(open_current, [], tmp_path / name, dict(os.environ), 300)
+
+    with ThreadPoolExecutor(2) as pool:
+        processes = list(pool.map(opened, "ab"))
+    assert [process.returncode for process in processes] == [0, 0], processes
+    assert sum("it is built again" in process.stderr for process in processes) == 1
     assert contents() == before
 
 

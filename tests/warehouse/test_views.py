@@ -10,15 +10,18 @@ from sklearn.metrics import f1_score, fbeta_score
 
 from flows.report.models import leaderboard
 from flows.report.rows import studied
-from tests.warehouse.rows import COSTS, FIVE, assert_sound, evaluation, land_pair, load_pair, training
+from tests.warehouse.rows import COSTS, FIVE, evaluation, land_pair, load_pair, offending_rows, training
 from warehouse.comparison import pairs
 from warehouse.connect import reading, writing
-from warehouse.health import bring_up_to_date, run_audits
+from warehouse.health import bring_up_to_date
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
 
 LABELS = ["ED", "GP", "HOME"]
+RIGHT = [(label, label, label) for label, _, _ in FIVE]
+TURNED = json.dumps({truth: dict(reversed(costs.items())) for truth, costs in reversed(COSTS.items())}, indent=1)
+COSTLIER = json.dumps(COSTS | {"GP": {"ED": 3, "GP": 1, "HOME": 10}})
 
 
 def random_cases(n, seed, right=0.7):
@@ -38,23 +41,109 @@ def pair_of_cases(n, seed):
     return four, [(a[0], *b[1:]) for a, b in zip(four, eight, strict=True)]
 
 
-def land(root, id, cases=FIVE, bits=4, day=1, created=2, set="test", **values):
+def land(root, id, cases=FIVE, bits=4, day=1, created=2, set="test", on="set", **values):
     write_landing(root, f"t-{id}", "training", training(f"t-{id}", bits, day, cell_id=values.pop("cell", id), **values))
-    rows = evaluation(f"e-{id}", f"t-{id}", cases, evaluation_set=set, created_at=datetime(2026, 2, created))
+    rows = evaluation(
+        f"e-{id}", f"t-{id}", cases, evaluation_set=set, set_digest=on, created_at=datetime(2026, 2, created)
+    )
     write_landing(root, f"e-{id}", "evaluation", rows)
 
 
-def comparison() -> dict[str, object]:
-    (row,) = query("FROM quantization_comparison").to_dict("records")
-    return row
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Every scenario that is only read, each with a base model and a test set of its own."""
+    root = tmp_path_factory.mktemp("views")
+
+    def judged(name, bits, **changes):
+        """The evaluation of a side once more, with other rows or values."""
+        rows = evaluation(f"e{bits}-{name}", f"t{bits}-{name}", set_digest=name, **changes.pop("values", {}))
+        changes.get("change", lambda rows: None)(rows)
+        write_landing(root, f"e{bits}-{name}", "evaluation", rows)
+
+    for seed in range(2):
+        name = f"random{seed}"
+        land_pair(root, *pair_of_cases(150, seed), groups=seed == 1, name=f"-{name}", base_model=name, on=name)
+    for name, eight in (("hand", RIGHT), ("undecided", FIVE), ("calibrated", FIVE), ("turned", FIVE), ("costlier", FIVE)):
+        land_pair(root, FIVE, eight, name=f"-{name}", base_model=name, on=name)
+
+    def undecided(rows):
+        rows["evaluation"][0]["verdict"] = "unsafe"
+        rows["prediction"] = [row | {"decision": None} for row in rows["prediction"]]
+
+    def calibrated(rows):
+        for rule in rows["decision_rule"]:
+            rule["calibration_digest"] = "other"
+
+    judged("undecided", 8, change=undecided)
+    judged("calibrated", 8, change=calibrated)
+    judged("turned", 8, values={"cost_matrix": TURNED})
+    judged("costlier", 8, values={"cost_matrix": COSTLIER})
+    # An untuned model keeps the dataset that it was first judged on, and a training is landed again with a later one.
+    land_pair(root, name="-dataset", base_model="dataset", on="dataset")
+    again = training("t8-dataset", 8, cell_id="8-dataset", base_model="dataset", dataset_digest="other")
+    write_landing(root, "t8-dataset", "training", again)
+
+    # A training is not done again for another target: its evaluations at each stay comparable.
+    land_pair(root, name="-targets", base_model="targets", on="targets")
+    for id, bits, target in (("e4-targets", 4, 0.9), ("e8-targets", 8, 0.96), ("f8-targets", 8, 0.9)):
+        rows = evaluation(id, f"t{bits}-targets", set_digest="targets")
+        next(r for r in rows["decision_rule"] if r["rule"] == "target_recall")["target"] = target
+        write_landing(root, id, "evaluation", rows)
+
+    for is_random, day in ((False, 1), (True, 2)):
+        for bits in (4, 8):
+            values = {"base_model": "weights", "on": "weights", "cell": f"weights-{bits}"}
+            land(root, f"{is_random}{bits}", bits=bits, day=day, random_weights=is_random, **values)
+            land(root, f"x{bits}", bits=bits, day=3, set="external", recipe="external", **values)
+
+    def cases(over, missed, n=150):
+        ed = [("ED", "ED", "ED")] * (n - missed) + [("ED", "GP", "GP")] * missed
+        return ed + [("GP", "ED", "ED")] * over + [("GP", "GP", "GP")] * (n - over)
+
+    order = {"base_model": "order", "on": "order"}
+    land(root, "careful", cases(over=20, missed=0), **order)
+    land(root, "precise", cases(over=0, missed=1), **order)
+    land(root, "few", cases(over=0, missed=0, n=20), **order)
+    land(root, "missing", cases(over=0, missed=40), **order)
+    land(root, "worst", cases(over=0, missed=60), **order)
+    land(root, "always_ed", cases(over=150, missed=0), recipe_kind="baseline", **order)
+    land(root, "always_gp", cases(over=0, missed=150), recipe_kind="baseline", **order)
+
+    latest = {"base_model": "latest", "on": "latest", "cell": "cell"}
+    land(root, "old", day=1, **latest)
+    land(root, "new", day=2, **latest)
+    land(root, "newest-but-failed", day=3, status="failed", **latest)
+    land(root, "newer-without-test", day=4, set="external", **latest)
+    for created, id in ((5, "e-more-passes"), (4, "e-fewer-passes")):
+        rows = evaluation(id, "t-new", created_at=datetime(2026, 2, created), set_digest="latest")
+        write_landing(root, id, "evaluation", rows)
+
+    # `sweep X`, `sweep X` with another setting, `sweep X` again, which finds all done: its figures are the first's.
+    for name, day, right in (("first", 1, FIVE), ("other", 2, RIGHT)):
+        for bits in (4, 8):
+            values = {"base_model": "again", "on": "again", "cell": f"again-{bits}bit", "settings_digest": name}
+            land(root, f"{name}{bits}", right, bits=bits, day=day, **values)
+    load_all(root, root / "w.duckdb")
+    return root / "w.duckdb"
+
+
+@pytest.fixture
+def of_model(file, monkeypatch):
+    """The rows of a view that are of one base model, in its order."""
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(file))
+
+    def rows(view, name, **options):
+        return query(f"FROM {view} WHERE base_model = '{name}'", **options)
+
+    return rows
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tmp_path):
-    four, eight = pair_of_cases(150, seed)
-    load_pair(tmp_path, four, eight, groups=seed == 1)
-    (row,) = query("SELECT * FROM quantization_comparison").to_dict("records")
-    rows = query("SELECT * FROM prediction ORDER BY evaluation_id, case_id")
+def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, of_model):
+    name = f"random{seed}"
+    four, _ = pair_of_cases(150, seed)
+    (row,) = of_model("quantization_comparison", name).to_dict("records")
+    rows = query(f"SELECT * FROM prediction WHERE evaluation_id LIKE 'e%-{name}' ORDER BY evaluation_id, case_id")
 
     expected = {"cases": 150, "ed_cases": sum(c[0] == "ED" for c in four)}
     for side in ("4bit", "8bit"):
@@ -71,39 +160,32 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tm
             f"loss_{side}": p["nll"].mean(),
         }
 
-    for name in ("accuracy", "ed_recall", "ed_recall_argmax", "ed_f2", "macro_f1", "over_triage", "loss"):
-        expected[f"{name}_diff"] = expected[f"{name}_4bit"] - expected[f"{name}_8bit"]
+    for metric in ("accuracy", "ed_recall", "ed_recall_argmax", "ed_f2", "macro_f1", "over_triage", "loss"):
+        expected[f"{metric}_diff"] = expected[f"{metric}_4bit"] - expected[f"{metric}_8bit"]
 
     both = rows.pivot(index="case_id", columns="evaluation_id", values=["argmax", "decision", "label"])
-    right = {e: both[("argmax", e)] == both[("label", e)] for e in ("e4", "e8")}
-    expected["right_at_4bit_only"] = (right["e4"] & ~right["e8"]).sum()
-    expected["right_at_8bit_only"] = (~right["e4"] & right["e8"]).sum()
-    caught = {e: (both[("decision", e)] == "ED")[both[("label", e)] == "ED"] for e in ("e4", "e8")}
-    expected["ed_caught_at_4bit_only"] = (caught["e4"] & ~caught["e8"]).sum()
-    expected["ed_caught_at_8bit_only"] = (~caught["e4"] & caught["e8"]).sum()
+    sides = (f"e4-{name}", f"e8-{name}")
+    right = [both[("argmax", e)] == both[("label", e)] for e in sides]
+    expected["right_at_4bit_only"] = (right[0] & ~right[1]).sum()
+    expected["right_at_8bit_only"] = (~right[0] & right[1]).sum()
+    caught = [(both[("decision", e)] == "ED")[both[("label", e)] == "ED"] for e in sides]
+    expected["ed_caught_at_4bit_only"] = (caught[0] & ~caught[1]).sum()
+    expected["ed_caught_at_8bit_only"] = (~caught[0] & caught[1]).sum()
     assert {k: row[k] for k in expected} == pytest.approx(expected, abs=1e-12)
 
-    for name in ("accuracy", "ed_recall", "ed_recall_argmax", "ed_f2", "macro_f1"):
-        assert row[f"{name}_low"] < row[f"{name}_diff"] < row[f"{name}_high"]
-
-
-def test_each_interval_is_that_of_its_own_metric_and_rule(tmp_path):
-    load_pair(tmp_path, *pair_of_cases(150, 11))
-    row = comparison()
-    pairs = query("FROM pair_metric").set_index(["rule", "metric"]).to_dict("index")
+    figures = query(f"FROM pair_metric WHERE base_model = '{name}'").set_index(["rule", "metric"]).to_dict("index")
     for column, rule, metric in (
         ("accuracy", "argmax", "accuracy"), ("ed_recall", "primary", "ed_recall"),
         ("ed_recall_argmax", "argmax", "ed_recall"), ("ed_f2", "primary", "ed_f2"), ("macro_f1", "primary", "macro_f1"),
     ):  # fmt: skip
-        pair = pairs[rule, metric]
+        pair = figures[rule, metric]
         assert (row[f"{column}_low"], row[f"{column}_high"]) == (pair["low"], pair["high"])
-        assert row[f"{column}_diff"] == pytest.approx(pair["difference"])
+        assert pair["low"] < row[f"{column}_diff"] < pair["high"]
         assert row.get(f"{column}_verdict", pair["verdict"]) == pair["verdict"]
 
 
-def test_five_cases_give_the_figures_worked_by_hand(tmp_path):
-    load_pair(tmp_path, FIVE, [(label, label, label) for label, _, _ in FIVE])
-    row = comparison()
+def test_five_cases_give_the_figures_worked_by_hand(of_model):
+    (row,) = of_model("quantization_comparison", "hand").to_dict("records")
     assert (row["accuracy_4bit"], row["accuracy_8bit"]) == (0.8, 1.0)
     assert (row["ed_recall_4bit"], row["ed_recall_argmax_4bit"], row["ed_recall_8bit"]) == (1.0, 0.5, 1.0)
     assert row["ed_f2_4bit"] == pytest.approx(5 * 2 / (4 * 2 + 3))
@@ -115,66 +197,51 @@ def test_five_cases_give_the_figures_worked_by_hand(tmp_path):
     assert (row["right_at_4bit_only"], row["right_at_8bit_only"], row["accuracy_mcnemar_p"]) == (0, 1, 1.0)
 
 
-def test_a_primary_rule_that_could_not_be_applied_gives_nulls_and_leaves_the_argmax_figures(tmp_path):
-    land_pair(tmp_path)
-    rows = evaluation("e8", "t8", verdict="unsafe")
-    rows["prediction"] = [row | {"decision": None} for row in rows["prediction"]]
-    write_landing(tmp_path, "e8", "evaluation", rows)
-    load_all(tmp_path)
-    row = comparison()
+def test_a_primary_rule_that_could_not_be_applied_gives_nulls_and_leaves_the_argmax_figures(of_model):
+    (row,) = of_model("quantization_comparison", "undecided").to_dict("records")
     assert all(pd.isna(row[name]) for name in ("ed_recall_8bit", "ed_recall_diff", "ed_recall_low", "macro_f1_8bit"))
     assert (row["cases"], row["accuracy_8bit"], row["ed_recall_4bit"], row["ed_recall_argmax_8bit"]) == (5, 0.8, 1, 0.5)
-    notes = query("SELECT DISTINCT note FROM pair_metric WHERE rule = 'primary'")["note"].tolist()
-    assert notes == ["not available: the rule could not be applied on both sides"]
-
+    notes = query("SELECT DISTINCT note FROM pair_metric WHERE rule = 'primary' AND base_model = 'undecided'")
+    assert notes["note"].tolist() == ["not available: the rule could not be applied on both sides"]
     with reading() as con:
-        assert run_audits(con)["pairs_agree"] == 0
+        assert offending_rows(con, "pairs_agree") == 0
 
 
 RESOURCES = [f"{name}_{side}" for name in ("peak_memory_bytes", "train_seconds") for side in ("4bit", "8bit")]
+TRAINED = [
+    "learning_rate = 3e-5", "weights_source = 'package'", "original_precision = 'Q4_1'", "source_digest = 'other'",
+    "engine_version = 2", "seed = 7", "recipe = 'r2'", "base_model = 'big'", "status = 'diverged'",
+    "bits = NULL, precision = NULL", "cost_weight = 5", "compute_path = 'dequantised_f32'", "settings_digest = 'other'",
+]  # fmt: skip
+JUDGED = ["set_digest = 'other'", "scoring_version = 2", "primary_rule = 'argmax'"]
 
 
-def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work_and_time_on_one_machine(tmp_path):
+def test_what_is_trained_or_judged_otherwise_is_no_pair_and_costs_are_compared_where_they_can_be(tmp_path):
+    """Memory and time only where quantised kernels did the work, and time on one machine."""
     load_pair(tmp_path)
-    row = comparison()
-    assert [row[name] for name in RESOURCES] == [400, 800, 40.0, 80.0] and row["resources"] == "measured"
-
-    with writing() as con:
-        con.execute("UPDATE experiment SET machine = 'm2' WHERE training_id = 't8'")
-    row = comparison()
-    assert row["peak_memory_bytes_8bit"] == 800 and pd.isna(row["train_seconds_8bit"])
-    assert row["resources"] == "memory measured; time not comparable between machines"
-
-    with writing() as con:
-        con.execute("UPDATE experiment SET compute_path = 'dequantised_f32'")
-    row = comparison()
-    assert all(pd.isna(row[name]) for name in RESOURCES)
-    assert (row["resources"], row["bytes_ratio"]) == ("not measurable on this backend", 0.5)
-
-
-def test_sides_that_differ_in_anything_but_bits_or_are_judged_otherwise_are_no_pair(tmp_path):
-    load_pair(tmp_path)
-    trained = [
-        "learning_rate = 3e-5", "weights_source = 'package'", "original_precision = 'Q4_1'", "source_digest = 'other'",
-        "engine_version = 2", "seed = 7", "recipe = 'r2'", "base_model = 'big'", "status = 'diverged'",
-        "bits = NULL, precision = NULL", "cost_weight = 5", "compute_path = 'dequantised_f32'", "settings_digest = 'other'",
-    ]  # fmt: skip
-    judged = ["set_digest = 'other'", "scoring_version = 2", "primary_rule = 'argmax'"]
     changes = [
         "SELECT 1",
-        *(f"UPDATE experiment SET {change} WHERE training_id = 't8'" for change in trained),
-        *(f"UPDATE evaluation SET {change} WHERE evaluation_id = 'e8'" for change in judged),
+        *(f"UPDATE experiment SET {change} WHERE training_id = 't8'" for change in TRAINED),
+        *(f"UPDATE evaluation SET {change} WHERE evaluation_id = 'e8'" for change in JUDGED),
         "DELETE FROM cost WHERE evaluation_id = 'e8'",
     ]
+    resources = f"SELECT {', '.join(RESOURCES)}, resources FROM quantization_comparison"
     with writing() as con:
         for change in changes:
             con.begin()
             con.execute(change)
             pairs.refresh(con)
-            shown = len(con.execute("FROM quantization_comparison").fetchall())
+            shown = len(con.execute("FROM equal_pair").fetchall())
             figures = len(con.execute("FROM pair_metric").fetchall())
             con.rollback()
             assert (shown, figures > 0) == (change == "SELECT 1", change == "SELECT 1"), change
+
+        assert con.execute(resources).fetchall() == [(400, 800, 40.0, 80.0, "measured")]
+        con.execute("UPDATE experiment SET machine = 'm2' WHERE training_id = 't8'")
+        note = "memory measured; time not comparable between machines"
+        assert con.execute(resources).fetchall() == [(400, 800, None, None, note)]
+        con.execute("UPDATE experiment SET compute_path = 'dequantised_f32'")
+        assert con.execute(resources).fetchall() == [(*[None] * 4, "not measurable on this backend")]
 
 
 def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(tmp_path):
@@ -188,125 +255,62 @@ def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(tmp_pat
         assert len(query("FROM pair_metric")) == before > 0
 
 
-def test_thresholds_chosen_on_other_cases_are_no_pair_and_other_test_cases_of_the_dataset_keep_it(tmp_path):
-    """An untuned model keeps the dataset that it was first judged on, and a training is landed again with a later one."""
-    land_pair(tmp_path)
-    write_landing(tmp_path, "t8", "training", training("t8", 8, dataset_digest="other"))
-    load_all(tmp_path)
-    assert len(query("FROM quantization_comparison")) == 1 and len(query("FROM pair_metric")) > 0
-
-    rows = evaluation("e8", "t8")
-    for rule in rows["decision_rule"]:
-        rule["calibration_digest"] = "other"
-
-    write_landing(tmp_path, "e8", "evaluation", rows)
-    load_all(tmp_path)
-    assert len(query("FROM quantization_comparison")) == 0
-
-
-def test_evaluations_at_other_targets_of_one_training_are_paired_by_target(tmp_path):
-    """A training is not done again for another target: its evaluations at each stay comparable."""
-    land_pair(tmp_path)
-    for id, training_id, target in (("e4", "t4", 0.9), ("e8", "t8", 0.96), ("f8", "t8", 0.9)):
-        rows = evaluation(id, training_id)
-        next(r for r in rows["decision_rule"] if r["rule"] == "target_recall")["target"] = target
-        write_landing(tmp_path, id, "evaluation", rows)
-    load_all(tmp_path)
-    assert query("SELECT evaluation_4bit, evaluation_8bit FROM equal_pair").values.tolist() == [["e4", "f8"]]
+@pytest.mark.parametrize(
+    ("name", "paired"),
+    [
+        ("calibrated", []),  # thresholds were chosen on other cases
+        ("dataset", [["e4-dataset", "e8-dataset"]]),  # other test cases of the dataset
+        ("targets", [["e4-targets", "f8-targets"]]),
+        ("turned", [["e4-turned", "e8-turned"]]),  # the same costs, written in another order
+        ("costlier", []),
+    ],
+)
+def test_pairs_are_judged_by_the_same_thresholds_and_costs(name, paired, of_model):
+    columns = ["evaluation_4bit", "evaluation_8bit"]
+    assert of_model("equal_pair", name)[columns].values.tolist() == paired
+    assert len(of_model("quantization_comparison", name)) == len(paired)
 
 
-def test_a_cost_matrix_that_is_written_in_another_order_is_the_same_and_another_cost_is_not(tmp_path):
-    """Pairs compare the rows of `cost`, not the text that landed."""
-    land_pair(tmp_path)
-    turned = {truth: dict(reversed(costs.items())) for truth, costs in reversed(COSTS.items())}
-    write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", cost_matrix=json.dumps(turned, indent=1)))
-    load_all(tmp_path)
-    assert len(query("FROM equal_pair")) == 1 == len(query("FROM quantization_comparison"))
-    costlier = COSTS | {"GP": {"ED": 3, "GP": 1, "HOME": 10}}
-    write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", cost_matrix=json.dumps(costlier)))
-    load_all(tmp_path)
-    assert len(query("FROM equal_pair")) == 0
+def test_a_later_pair_of_random_weights_or_of_an_external_set_does_not_hide_that_of_real_ones(of_model):
+    frame = of_model("quantization_comparison", "weights")[["random_weights", "evaluation_4bit"]]
+    assert sorted(frame.values.tolist()) == [[False, "e-False4"], [True, "e-True4"]]
+    assert set(of_model("pair_metric", "weights")["evaluation_set"]) == {"external", "test"}
 
 
-def test_a_later_pair_of_random_weights_or_of_an_external_set_does_not_hide_that_of_real_ones(tmp_path):
-    for kind, day in ((False, 1), (True, 2)):
-        for bits in (4, 8):
-            land(tmp_path, f"{kind}{bits}", bits=bits, day=day, random_weights=kind)
-            land(tmp_path, f"x{bits}", bits=bits, day=3, set="external", recipe="external")
-    load_all(tmp_path)
-    frame = query("SELECT random_weights, evaluation_4bit FROM quantization_comparison ORDER BY ALL")
-    assert frame.values.tolist() == [[False, "e-False4"], [True, "e-True4"]]
-    assert set(query("FROM pair_metric")["evaluation_set"]) == {"external", "test"}
-
-
-def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_then_unsafe_and_baselines_at_the_foot(
-    tmp_path,
-):
-    def cases(over, missed, n=150):
-        ed = [("ED", "ED", "ED")] * (n - missed) + [("ED", "GP", "GP")] * missed
-        return ed + [("GP", "ED", "ED")] * over + [("GP", "GP", "GP")] * (n - over)
-
-    land(tmp_path, "careful", cases(over=20, missed=0))
-    land(tmp_path, "precise", cases(over=0, missed=1))
-    land(tmp_path, "few", cases(over=0, missed=0, n=20))
-    land(tmp_path, "missing", cases(over=0, missed=40))
-    land(tmp_path, "worst", cases(over=0, missed=60))
-    land(tmp_path, "always_ed", cases(over=150, missed=0), recipe_kind="baseline")
-    land(tmp_path, "always_gp", cases(over=0, missed=150), recipe_kind="baseline")
-    load_all(tmp_path)
-    frame = query("SELECT cell_id, verdict, over_triage, ed_recall FROM leaderboard")
+def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_by_ed_recall_and_baselines_at_the_foot(of_model):
+    frame = of_model("leaderboard", "order")
     assert frame["cell_id"].tolist() == ["precise", "careful", "few", "missing", "worst", "always_ed", "always_gp"]
     assert frame["verdict"].tolist() == ["passes_gates", "passes_gates", "provisional"] + ["unsafe"] * 4
     assert frame["over_triage"].tolist() == pytest.approx([0, 20 / 300, 0, 0, 0, 0.5, 0])
     assert frame["ed_recall"].tolist() == pytest.approx([149 / 150, 1, 1, 110 / 150, 90 / 150, 1, 0])
 
 
-def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_latest_test_evaluation(tmp_path):
-    land(tmp_path, "old", day=1, cell="cell")
-    land(tmp_path, "new", day=2, cell="cell")
-    land(tmp_path, "newest-but-failed", day=3, cell="cell", status="failed")
-    land(tmp_path, "newer-without-test", day=4, cell="cell", set="external")
-
-    for created, id in ((5, "e-more-passes"), (4, "e-fewer-passes")):
-        rows = evaluation(id, "t-new", created_at=datetime(2026, 2, created))
-        write_landing(tmp_path, id, "evaluation", rows)
-
-    load_all(tmp_path)
-    assert query("SELECT training_id, evaluation_id FROM leaderboard").values.tolist() == [["t-new", "e-more-passes"]]
-    assert len(query("FROM evaluation_summary")) == 5
+def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_latest_test_evaluation(of_model):
+    assert of_model("leaderboard", "latest")[["training_id", "evaluation_id"]].values.tolist() == [
+        ["t-new", "e-more-passes"]
+    ]
+    assert len(of_model("evaluation_summary", "latest")) == 5
 
 
-def test_the_leaderboard_gives_the_primary_rules_figures_with_their_intervals(tmp_path):
-    land(tmp_path, "one", random_cases(80, 4))
-    load_all(tmp_path)
-    (row,) = query("FROM leaderboard").to_dict("records")
-
-    for metric in ("ed_recall", "ed_precision", "ed_f2"):
-        (landed,) = query(
-            f"SELECT value, low, high FROM metric WHERE rule = 'target_recall' AND metric = '{metric}'"
-        ).values.tolist()
-        assert [row[metric], row[f"{metric}_low"], row[f"{metric}_high"]] == landed
+def test_the_leaderboard_gives_the_primary_rules_figures_with_their_intervals(of_model):
+    row = of_model("leaderboard", "random0").set_index("evaluation_id").loc["e4-random0"]
+    of_rule = "SELECT metric, value, low, high FROM metric WHERE rule = 'target_recall' AND evaluation_id = 'e4-random0'"
+    for metric, *landed in query(of_rule).values.tolist():
+        if metric in ("ed_recall", "ed_precision", "ed_f2"):
+            assert [row[metric], row[f"{metric}_low"], row[f"{metric}_high"]] == landed
 
 
-def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_same_cells_are_there(tmp_path):
-    """`sweep X`, `sweep X` with another setting, `sweep X` again, which finds all done: its figures are the first's."""
-    for name, day, right in (("first", 1, FIVE), ("other", 2, [(label, label, label) for label, _, _ in FIVE])):
-        for bits in (4, 8):
-            values = {"bits": bits, "day": day, "cell": f"smol-{bits}bit", "settings_digest": name}
-            land(tmp_path, f"{name}{bits}", right, **values)
-
-    load_all(tmp_path)
+def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_same_cells_are_there(of_model):
     requested = ["e-first4", "e-first8"]
     for only, output, accuracy in ((None, ["e-other4", "e-other8"], 1.0), (requested, requested, 0.8)):
-        board = query("FROM leaderboard", only=only)
+        board = of_model("leaderboard", "again", only=only)
         assert sorted(board.evaluation_id) == output and set(board.accuracy) == {accuracy}
-        (pair,) = query("FROM quantization_comparison", only=only).to_dict("records")
+        (pair,) = of_model("quantization_comparison", "again", only=only).to_dict("records")
         assert [pair["evaluation_4bit"], pair["evaluation_8bit"], pair["accuracy_4bit"]] == [*output, accuracy]
         assert (pair["accuracy_diff"], pair["accuracy_verdict"]) == (0, "cannot conclude")
-        (flip,) = query("FROM flips", only=only).itertuples()
+        (flip,) = of_model("flips", "again", only=only).itertuples()
         assert [flip.evaluation_after, flip.evaluation_before] == output
 
     assert query("FROM leaderboard", only=[]).empty and query("FROM matched_pair", only=["e-first4"]).empty
     (study,) = studied(only=requested)
     assert all(accuracy.startswith("0.800") for accuracy in leaderboard(study)["accuracy"]) and len(study.pairs) == 1
-    assert_sound()
