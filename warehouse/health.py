@@ -210,17 +210,14 @@ def _differing(
         {tuple(row[key] for key in keys): row for row in rows}
         for rows in (pools.as_dicts(stored), recomputed)
     )
-    return [
-        key
-        for key in first.keys() | second.keys()
-        if not _alike(first.get(key, {}), second.get(key, {}))
-    ]
 
+    def alike(row: Row, other: Row) -> bool:
+        return row.keys() == other.keys() and all(
+            abs(value - other[name]) <= 1e-9
+            if isinstance(value, float) and isinstance(other[name], float)
+            else value == other[name]
+            for name, value in row.items()
+        )
 
-def _alike(row: Row, other: Row) -> bool:
-    return row.keys() == other.keys() and all(
-        abs(value - other[name]) <= 1e-9
-        if isinstance(value, float) and isinstance(other[name], float)
-        else value == other[name]
-        for name, value in row.items()
-    )
+    every = first.keys() | second.keys()
+    return [key for key in every if not alike(first.get(key, {}), second.get(key, {}))]

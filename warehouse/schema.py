@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -275,11 +275,11 @@ def refuse_newer_columns(name: str, landed_columns: Iterable[str]) -> None:
 
 def refuse_equal_keys(name: str, fact: FactTable, table: pa.Table) -> None:
     """Raise BadInput where the key of a row occurs twice: no index keeps it."""
-    key = (fact.id_column, *fact.keys[name])
-    columns = [table.column(column).to_pylist() for column in key]
-    for values, count in Counter(zip(*columns, strict=True)).items():
-        if count > 1:
-            twice = ", ".join(map(str, values))
+    key = [fact.id_column, *fact.keys[name]]
+    counts = table.group_by(key).aggregate([([], "count_all")]).to_pylist()
+    for row in counts:
+        if row["count_all"] > 1:
+            twice = ", ".join(str(row[column]) for column in key)
             raise BadInput(
                 f"Table {name} refuses a row: {', '.join(key)} = {twice} is there twice."
             )

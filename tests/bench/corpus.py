@@ -11,7 +11,13 @@ import pandas as pd
 import typer
 
 from tasks.judging.intervals import percentile_interval, resample_totals, unit_codes
-from tasks.judging.point_metrics import MIN_UNITS, Floats, confusion_cells, label_codes, metric_values
+from tasks.judging.point_metrics import (
+    MIN_UNITS,
+    Floats,
+    confusion_cells,
+    label_codes,
+    metric_values,
+)
 from tasks.runtime.errors import BadInput
 from tests.bench.common import print_rows, run
 from warehouse.query import query

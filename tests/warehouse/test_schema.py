@@ -8,7 +8,7 @@ import pytest
 from tasks.runtime.errors import BadInput
 from warehouse import schema
 from warehouse.connect import reading, writing
-from warehouse.rebuild import current, prepare, rebuild
+from warehouse.rebuild import current, rebuild
 from warehouse.schema import FACTS, TABLES, VIEWS, SqlFile, own_tables, schema_sql, sql_files, tables
 
 WITHOUT_COMMENT = """
@@ -85,16 +85,6 @@ def test_a_newer_warehouse_is_refused_and_left_as_it_is(file):
     with pytest.raises(BadInput, match="A newer version of triage made this warehouse"), current(file):
         pass
     assert file.read_bytes() == before
-
-
-def test_tables_that_cannot_be_made_leave_nothing_of_themselves(tmp_path, monkeypatch):
-    broken = schema_sql() + "\nCREATE TABLE half (\n    i NONSENSE\n);\n"
-    monkeypatch.setattr(schema, "schema_sql", lambda: broken)
-    schema.create_statements.cache_clear()
-    with writing(tmp_path / "w.duckdb") as con:
-        with pytest.raises(duckdb.Error):
-            prepare(con)
-        assert con.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (0,)
 
 
 def test_changed_views_and_comments_take_the_place_of_the_old_ones_and_rows_stay(file, tmp_path, monkeypatch):

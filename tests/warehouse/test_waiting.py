@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -133,29 +132,3 @@ def test_a_long_load_lets_others_at_the_file_between_its_parts(monkeypatch):
 
     assert load.load_all(home() / "landing").loaded == ["t1", "t2", "t3"] and len(opened) == 3
     assert load.load_all(home() / "landing").unchanged == ["t1", "t2", "t3"]
-
-
-LAND = """
-import sys
-from tasks.landing import land_rows, load_the_rest
-from tests.warehouse.rows import training
-for number in range(3):
-    id = f"{sys.argv[1]}-{number}"
-    land_rows(id, "training", training(id, cell_id=id))
-    print(id, flush=True)
-load_the_rest()
-"""
-
-
-def test_queries_answer_while_others_land_and_everything_is_in_once():
-    land_rows("t0", "training", training("t0"))
-    command = [sys.executable, "-c", LAND]
-    landers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
-    counts = []
-    while any(process.poll() is None for process in landers):
-        counts.append(len(trainings()))
-        time.sleep(0.2)
-
-    assert [process.communicate()[0].count("\n") for process in landers] == [3, 3]
-    assert [process.returncode for process in landers] == [0, 0]
-    assert counts == sorted(counts) and len(trainings()) == 7 == len(set(trainings())) and not some_results_wait()

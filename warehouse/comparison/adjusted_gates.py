@@ -31,7 +31,7 @@ def adjusted_bounds(cases: JudgedCases) -> list[list[Bound]]:
             of_recall = _recall(caught, emergencies, recall, model, cases.grouped)
             of_f2 = _f2(f2, model, cases.grouped)
         else:
-            of_recall = of_f2 = _bound("none", "not available: no ED case was decided")
+            of_recall = of_f2 = _none("not available: no ED case was decided")
         missed = None if of_recall["bound"] is None else 1 - of_recall["bound"]
         gates.append(
             [
@@ -46,7 +46,7 @@ def adjusted_bounds(cases: JudgedCases) -> list[list[Bound]]:
 
 def _recall(caught: int, emergencies: int, recall: Measured, model: int, grouped: bool) -> Bound:
     if grouped and recall.behind < MIN_UNITS:
-        return _bound("none", f"no bound: fewer than {MIN_UNITS} groups")
+        return _none(f"no bound: fewer than {MIN_UNITS} groups")
 
     # The lower exact bound (Clopper-Pearson), its error divided among the models.
     models = len(recall.values)
@@ -56,18 +56,14 @@ def _recall(caught: int, emergencies: int, recall: Measured, model: int, grouped
     clustered = _lower(recall, model)
     # The less favourable bound counts: the exact one treats cases of a group as independent.
     if grouped and clustered is not None and clustered < exact:
-        return _bound(_method("clustered, Student", models), None, clustered)
-    note = None if grouped else "assumes independent cases"
-    return _bound(_method("exact (Clopper-Pearson)", models), note, exact)
+        return _bound(clustered, "clustered, Student", models, grouped)
+    return _bound(exact, "exact (Clopper-Pearson)", models, grouped)
 
 
 def _f2(f2: Measured, model: int, grouped: bool) -> Bound:
     if f2.behind < MIN_UNITS or (bound := _lower(f2, model)) is None:
-        return _bound("none", "no bound: too few groups or cases differ")
-    models = len(f2.values)
-    if grouped:
-        return _bound(_method("clustered, Student", models), None, bound)
-    return _bound(_method("Student", models), "assumes independent cases", bound)
+        return _none("no bound: too few groups or cases differ")
+    return _bound(bound, "clustered, Student" if grouped else "Student", len(f2.values), grouped)
 
 
 def _lower(measured: Measured, model: int) -> float | None:
@@ -78,9 +74,13 @@ def _lower(measured: Measured, model: int) -> float | None:
     return None if found is None else found.interval(1 - 0.05 / len(measured.values))[0]
 
 
-def _method(name: str, models: int) -> str:
-    return f"{name}, 95 % divided among {models} models"
+def _bound(bound: float, name: str, models: int, grouped: bool) -> Bound:
+    return {
+        "bound": bound,
+        "method": f"{name}, 95 % divided among {models} models",
+        "note": None if grouped else "assumes independent cases",
+    }
 
 
-def _bound(method: str, note: str | None, bound: float | None = None) -> Bound:
-    return {"bound": bound, "method": method, "note": note}
+def _none(reason: str) -> Bound:
+    return {"bound": None, "method": "none", "note": reason}

@@ -85,7 +85,14 @@ def _row(
         "margin": margin,
         "verdict": None if margin is None else CANNOT_CONCLUDE,
     }
-    if reason := _why_undefined(metric, bool(pairs), cells):
+    reasons = {
+        "the rule could not be applied on both sides": not pairs,
+        "no ED case in the set": metric in (*OF_EMERGENCIES, ED_AUROC) and not by_class[0],
+        "no case but ED in the set": metric == ED_AUROC and not by_class[1:].any(),
+        "no cost matrix was given": metric == COST and cells.costs is None,
+        "no loss was stored": metric == LOSS and np.isnan(cells.losses).any(),
+    }
+    if reason := next((text for text, applies in reasons.items() if applies), None):
         return row | {"note": f"not available: {reason}"}
 
     first, second = ([2 * i + side for i in pairs] for side in (0, 1))
@@ -101,7 +108,13 @@ def _row(
     if len(pairs) == 1:
         notes.append("one training: chance in training is left out")
         if metric in PROPORTIONS:
-            row |= _exact_tests(metric, rule, pairs[0], cases)
+            # Discordant cases, right on one side only, and McNemar's test of them.
+            right = cases.decided[rule][[*first, *second]] == cases.truth
+            if metric in OF_EMERGENCIES:
+                right = right[:, cases.truth == 0]
+            b = int((right[0] & ~right[1]).sum())
+            c = int((right[1] & ~right[0]).sum())
+            row |= {"b": b, "c": c, "mcnemar_p": mcnemar(b, c)}
 
     if measured.behind < MIN_UNITS:
         kind = ("groups" if cases.grouped else "cases") + _RAREST.get(metric, "")
@@ -109,21 +122,6 @@ def _row(
     else:
         notes += _add_interval(row, values, influences)
     return row | {"note": "; ".join(notes) or None}
-
-
-def _why_undefined(metric: str, is_applied: bool, cells: Cells) -> str | None:
-    by_class = cells.by_class
-    if not is_applied:
-        return "the rule could not be applied on both sides"
-    if metric in (*OF_EMERGENCIES, ED_AUROC) and not by_class[0]:
-        return "no ED case in the set"
-    if metric == ED_AUROC and not by_class[1:].any():
-        return "no case but ED in the set"
-    if metric == COST and cells.costs is None:
-        return "no cost matrix was given"
-    if metric == LOSS and np.isnan(cells.losses).any():
-        return "no loss was stored"
-    return None
 
 
 def _add_interval(row: dict[str, Any], values: Floats, influences: Floats) -> list[str]:
@@ -162,15 +160,6 @@ def _add_interval(row: dict[str, Any], values: Floats, influences: Floats) -> li
         more = needed(found.trainings, found.units, found.components, margin)
         row |= dict(zip(("more_seeds", "more_groups"), more, strict=True))
     return notes
-
-
-def _exact_tests(metric: str, rule: str, pair: int, cases: JudgedCases) -> dict[str, Any]:
-    """Discordant cases of one pair, right on one side only, and McNemar's test of them."""
-    right = cases.decided[rule][2 * pair : 2 * pair + 2] == cases.truth
-    included = cases.truth == 0 if metric in OF_EMERGENCIES else np.full(len(cases.truth), True)
-    b = int((right[0] & ~right[1] & included).sum())
-    c = int((right[1] & ~right[0] & included).sum())
-    return {"b": b, "c": c, "mcnemar_p": mcnemar(b, c)}
 
 
 def mcnemar(b: int, c: int) -> float:

@@ -106,30 +106,25 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
         comparable = dict(con.execute(_COMPARABLE, {"ids": concerned}).fetchall())
 
     for table in TABLES:
-        first_side, second_side = table.sides
+        sides = ", ".join(table.sides)
         keys = ", ".join(table.keys)
         pairs: list[Pair] = []
         if id is None:
             con.execute(
-                f"DELETE FROM {table.name} WHERE ({first_side}, {second_side}) "
-                f"NOT IN (SELECT ({first_side}, {second_side}) FROM {table.view})"
+                f"DELETE FROM {table.name} "
+                f"WHERE ({sides}) NOT IN (SELECT ({sides}) FROM {table.view})"
             )
-            pairs = con.execute(
-                f"SELECT {keys} FROM {table.view} "
-                f"ANTI JOIN {table.name} USING ({first_side}, {second_side})"
-            ).fetchall()
+            missing = f"SELECT {keys} FROM {table.view} ANTI JOIN {table.name} USING ({sides})"
+            pairs = con.execute(missing).fetchall()
         else:
-            with_one = f"{first_side} IN (FROM concerned) OR {second_side} IN (FROM concerned)"
-            listed = "WITH concerned AS (SELECT unnest($concerned::VARCHAR[]))"
-            con.execute(
-                f"{listed} DELETE FROM {table.name} WHERE {with_one}", {"concerned": concerned}
-            )
+            values: dict[str, Any] = {"concerned": concerned}
+            one = " OR ".join(f"list_contains($concerned, {side})" for side in table.sides)
+            con.execute(f"DELETE FROM {table.name} WHERE {one}", values)
             # Without these precisions there is no pair, so the view need not be asked.
             if table.precisions <= set(comparable.values()):
-                pairs = con.execute(
-                    f"{listed} SELECT {keys} FROM {table.view}_of($comparable) WHERE {with_one}",
-                    {"concerned": concerned, "comparable": list(comparable)},
-                ).fetchall()
+                values["comparable"] = list(comparable)
+                of_these = f"SELECT {keys} FROM {table.view}_of($comparable) WHERE {one}"
+                pairs = con.execute(of_these, values).fetchall()
 
         rows = [row for pair in pairs for row in figure_rows(con, table, pair)]
         insert_rows(con, table.name, rows)
@@ -143,18 +138,15 @@ def figure_rows(
     if not cases.units:
         return []
 
-    metrics = (*METRICS, COST, ED_AUROC, LOSS)
-    name = dict(zip(table.keys, pair, strict=True))
-    rules = ("primary", "argmax")
-    rows = differences(cases, [(name, [0])], rules, metrics, _costs(con, pair))
-    of_table = [*table.keys, *FIGURES]
-    return [{table.renamed.get(key, key): row[key] for key in of_table} for row in rows]
-
-
-def _costs(con: duckdb.DuckDBPyConnection, pair: Pair) -> Costs | None:
-    """The cost matrix that both evaluations have, or None where they have none or two."""
-    rows = con.execute(
+    # The cost matrix that both evaluations have.
+    stored = con.execute(
         "SELECT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)", list(pair[-2:])
     ).fetchall()
-    matrices = [text and json.loads(text) for (text,) in rows]
-    return matrices[0] if matrices[0] == matrices[-1] else None
+    matrices = [text and json.loads(text) for (text,) in stored]
+    costs: Costs | None = matrices[0] if matrices[0] == matrices[-1] else None
+
+    name = dict(zip(table.keys, pair, strict=True))
+    metrics = (*METRICS, COST, ED_AUROC, LOSS)
+    rows = differences(cases, [(name, [0])], ("primary", "argmax"), metrics, costs)
+    of_table = [*table.keys, *FIGURES]
+    return [{table.renamed.get(key, key): row[key] for key in of_table} for row in rows]
