@@ -60,6 +60,8 @@ DEFECTS = {
         "INSERT INTO metric BY NAME SELECT 'e4' AS evaluation_id, 'min_cost' AS rule, 'ed_recall' AS metric, 1 AS value",
         "DELETE FROM cost",
         "DELETE FROM cost WHERE label = 'GP' AND decision = 'GP'",
+        "UPDATE cost SET cost = 7 WHERE label = 'ED' AND decision = 'GP'",
+        "DELETE FROM metric WHERE evaluation_id = 'e4'",
         "UPDATE decision_count SET ed_as_ed = ed_as_ed + 1, ed_as_gp = ed_as_gp - 1 WHERE rule = 'argmax'",
     ],
     "decision_counts_agree": [
@@ -70,19 +72,9 @@ DEFECTS = {
         "UPDATE prediction SET decision = NULL WHERE case_id = 'c00003'",
         "UPDATE prediction SET nll = nll + 1 WHERE case_id = 'c00003'",
         "DELETE FROM decision_count WHERE rule = 'primary'",
-    ],
-    "costs_agree": [
-        "DELETE FROM cost WHERE label = 'ED'",
-        "UPDATE cost SET cost = 7 WHERE label = 'ED' AND decision = 'GP'",
-        "UPDATE evaluation SET cost_matrix = NULL",
-    ],
-    "confusion_agrees": [
-        "DELETE FROM decision_count WHERE evaluation_id = 'e4'",
         "UPDATE decision_count SET gp_as_home = gp_as_home + 1 WHERE evaluation_id = 'e4'",
-        "UPDATE decision_rule SET note = NULL WHERE rule = 'min_cost'",
     ],
-    "metrics_are_complete": [
-        "DELETE FROM metric WHERE evaluation_id = 'e4'",
+    "metric_intervals": [
         "UPDATE metric SET low = 0.9, high = 0.1 WHERE metric = 'ed_f1'",
         "UPDATE metric SET exact_low = exact_high + 0.1 WHERE metric = 'ed_recall'",
         "UPDATE metric SET low = value, high = value WHERE metric = 'accuracy'",

@@ -124,12 +124,8 @@ SELECT
     CASE WHEN both_packed THEN eight.peak_memory_bytes END AS peak_memory_bytes_8bit,
     CASE WHEN both_packed AND one_machine THEN four.train_seconds END AS train_seconds_4bit,
     CASE WHEN both_packed AND one_machine THEN eight.train_seconds END AS train_seconds_8bit,
-    CASE
-        WHEN both_packed AND one_machine THEN four.tokens_per_second
-    END AS tokens_per_second_4bit,
-    CASE
-        WHEN both_packed AND one_machine THEN eight.tokens_per_second
-    END AS tokens_per_second_8bit,
+    CASE WHEN both_packed AND one_machine THEN four.tokens_per_second END AS tokens_per_second_4bit,
+    CASE WHEN both_packed AND one_machine THEN eight.tokens_per_second END AS tokens_per_second_8bit,
     CASE
         WHEN NOT both_packed THEN 'not measurable on this backend'
         WHEN NOT one_machine THEN 'memory measured; time not comparable between machines'
