@@ -174,9 +174,9 @@ def test_the_check_names_the_audits_that_find_rows_and_says_what_to_do(pair, pri
         con.execute("UPDATE pair_metric SET mcnemar_p = 0.5 WHERE metric = 'accuracy'")
     assert "Audit pairs_are_reproduced finds rows: 2. One row per figure of a pair" in printed(check)
     with writing() as con:
-        con.execute("DELETE FROM cost WHERE label = 'ED' AND evaluation_id = 'e4'")
+        con.execute("DELETE FROM gate WHERE gate = 'ed_f2' AND evaluation_id = 'e4'")
     text = printed(check)
-    assert "Audit costs_agree finds rows: 3." in text and "triage warehouse rebuild" in text and "exit code 1" in text
+    assert "Audit gates_agree finds rows: 1." in text and "triage warehouse rebuild" in text and "exit code 1" in text
 
 
 def test_results_are_merged_and_counted_and_what_is_refused_or_skipped_is_named(landing, printed, tmp_path):
