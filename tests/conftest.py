@@ -17,8 +17,7 @@ from hypothesis import settings
 
 from tasks.runtime import children
 from tasks.runtime.backend import VARIABLE, is_mac
-from tasks.runtime.device import load_blas, use_device
-from tasks.runtime.memory import total_memory
+from tasks.runtime.device import load_blas, total_memory, use_device
 
 
 def compile_once() -> None:

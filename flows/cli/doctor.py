@@ -40,12 +40,11 @@ from tasks.runtime.backend import (
     refuse_unusable_mlx,
 )
 from tasks.runtime.children import run_child
-from tasks.runtime.device import chip, cores
+from tasks.runtime.device import chip, cores, total_memory
 from tasks.runtime.errors import BadInput, Finding, Locked, TriageError
 from tasks.runtime.events import Device
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import existing_home, home, without_folders
-from tasks.runtime.memory import total_memory
 from warehouse.connect import REBUILD, warehouse_path
 from warehouse.health import examine
 

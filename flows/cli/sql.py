@@ -36,8 +36,8 @@ from flows.cli.terminal import (
     refuse_existing,
 )
 from flows.report.figures import counted
+from tasks.runtime.device import resident_bytes
 from tasks.runtime.errors import BadInput, disk_error
-from tasks.runtime.memory import resident_bytes
 from tasks.spec import byte_count
 from warehouse.cookbook import assignments, cookbook, is_name, named_query, typed_value
 from warehouse.query import Bounds, Rows, query_arrow, query_rows

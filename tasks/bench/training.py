@@ -35,9 +35,8 @@ from tasks.bench.setting import (
 )
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
-from tasks.runtime.device import measure
+from tasks.runtime.device import measure, peak_resident_bytes
 from tasks.runtime.events import Emit
-from tasks.runtime.memory import peak_resident_bytes
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.data import EncodedCases, make_batch
 from tasks.tuning.lora import add_lora, load_variant

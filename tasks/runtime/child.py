@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tasks.runtime import conversation
-from tasks.runtime.device import load_blas, use_device
+from tasks.runtime.device import load_blas, resident_bytes, use_device
 from tasks.runtime.errors import (
     BY_NAME,
     LOST_PARENT,
@@ -35,7 +35,6 @@ from tasks.runtime.errors import (
     is_disk_full,
 )
 from tasks.runtime.events import Emit, Event, Heartbeat, StepError, StepResult, to_json
-from tasks.runtime.memory import resident_bytes
 
 HEARTBEAT_SECONDS = 2.0
 load_blas()

@@ -21,8 +21,8 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
+from tasks.runtime.device import peak_resident_bytes
 from tasks.runtime.events import CurvePoint, Emit, StepWarning
-from tasks.runtime.memory import peak_resident_bytes
 from tasks.runtime.store import build_folder, intact_manifest
 from tasks.tuning.lora import Adapted, Arrays, adapter_weights
 

@@ -20,8 +20,8 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wired_limit
 
 from tasks.runtime.backend import backend, can_wire_memory
+from tasks.runtime.device import keep_freed_memory
 from tasks.runtime.errors import BadInput
-from tasks.runtime.memory import keep_freed_memory
 from tasks.runtime.store import MANIFEST, verified_manifest, verify
 from tasks.spec import Recipe, Training
 from tasks.tuning.data import Key

@@ -19,11 +19,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.runtime.backend import backend
-from tasks.runtime.device import cores
+from tasks.runtime.device import cores, total_memory
 from tasks.runtime.errors import BadInput, DoesNotFit
 from tasks.runtime.events import Emit, MemoryNote
 from tasks.runtime.files import write_atomic
-from tasks.runtime.memory import total_memory
 from tasks.spec import ExperimentSpec, byte_count
 from tasks.tuning.data import TOKENS_AT_ONCE
 

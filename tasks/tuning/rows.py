@@ -20,6 +20,7 @@ from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.children import run_step
+from tasks.runtime.device import total_memory
 from tasks.runtime.errors import Diverged, OutOfMemory, TriageError
 from tasks.runtime.events import (
     CurvePoint,
@@ -32,7 +33,6 @@ from tasks.runtime.events import (
 )
 from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import is_locked
-from tasks.runtime.memory import total_memory
 from tasks.runtime.store import Manifest, intact_manifest
 from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
 from tasks.tuning.memory import SMALLEST, MemoryChoice, budget, read_choice

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runtime import device, memory
+from tasks.runtime import device
 from tasks.runtime.backend import backend, is_linux
 from tasks.runtime.children import run_child
 
@@ -75,14 +75,14 @@ def test_memory_is_that_of_the_machine_or_of_the_container_if_less(groups, files
         (tmp_path / "proc/self").mkdir(parents=True)
         (tmp_path / "proc/self/cgroup").write_text(groups)
 
-    physical = memory.total_memory(tmp_path / "nothing")
-    assert physical > max(1 << 28, memory.peak_resident_bytes())
-    assert memory.total_memory(tmp_path) == (limit or physical)
+    physical = device.total_memory(tmp_path / "nothing")
+    assert physical > max(1 << 28, device.peak_resident_bytes())
+    assert device.total_memory(tmp_path) == (limit or physical)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of one program")
 def test_the_peak_is_that_of_a_program_and_not_of_who_started_it():
-    code = "from tasks.runtime.memory import peak_resident_bytes; print(peak_resident_bytes())"
+    code = "from tasks.runtime.device import peak_resident_bytes; print(peak_resident_bytes())"
     by_large = f"held = b'x' * 600_000_000; import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
     result = subprocess.run([sys.executable, "-c", by_large], capture_output=True, text=True, check=True)
     assert 1e6 < int(result.stdout) < 300e6
@@ -98,9 +98,9 @@ def test_on_a_mac_memory_is_the_footprint_of_now_and_its_peak(monkeypatch):
             usage._obj[2 + 28] = 5_000
             return 0
 
-    monkeypatch.setattr(memory, "is_mac", lambda: True)
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Library())
-    assert (memory.resident_bytes(), memory.peak_resident_bytes()) == (3_000, 5_000)
+    monkeypatch.setattr(device, "is_mac", lambda: True)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: Library())
+    assert (device.resident_bytes(), device.peak_resident_bytes()) == (3_000, 5_000)
 
 
 @pytest.mark.parametrize(

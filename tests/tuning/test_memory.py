@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tasks.runtime.backend import CPU, METAL
+from tasks.runtime.device import total_memory
 from tasks.runtime.errors import BadInput, OutOfMemory
-from tasks.runtime.memory import total_memory
 from tasks.spec import Training
 from tasks.tuning import job, memory, rows
 from tasks.tuning.data import TOKENS_AT_ONCE

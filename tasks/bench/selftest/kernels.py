@@ -14,7 +14,7 @@ from mlx_lm.models.base import scaled_dot_product_attention
 
 from tasks.bench.selftest.models import GROUP, SelfTestCheck, distance
 from tasks.runtime.backend import backend, can_wire_memory
-from tasks.runtime.memory import resident_bytes
+from tasks.runtime.device import resident_bytes
 from tasks.tuning.model import additive, visible
 from tasks.tuning.model import attention as cpu_attention
 

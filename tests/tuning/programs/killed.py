@@ -5,8 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from tasks.runtime.device import resident_bytes
 from tasks.runtime.events import Heartbeat, TrainingReport
-from tasks.runtime.memory import resident_bytes
 from tasks.spec import ExperimentSpec
 from tasks.tuning import activations, job, step
 from tasks.tuning.memory import budget
