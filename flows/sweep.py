@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, FlowFilter, FlowRunFilter
+from prefect.client.schemas.objects import State, StateType
+from prefect.deployments import run_deployment
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.compare import publish_comparison, publish_report
@@ -39,10 +43,18 @@ from tasks.experiment import evaluate, evaluate_sets, land, move_adapter, train
 from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.landing import SweepRecord, refill_warehouse, some_results_wait
 from tasks.precisions import Precision
-from tasks.runtime.locks import at_work
+from tasks.runtime.home import home
+from tasks.runtime.locks import at_work, is_at_work
 from tasks.spec import BaseModelSpec
 from warehouse.connect import warehouse_path
 
+UNFINISHED = [
+    StateType.SCHEDULED,
+    StateType.PENDING,
+    StateType.RUNNING,
+    StateType.PAUSED,
+    StateType.CANCELLING,
+]
 # Prefect's own default has no bound: all trainings of a grid would run at once.
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)  # of a flow: the accelerator's thread
 
@@ -217,3 +229,35 @@ def submit_experiments(
 
     sweep.parts += moves
     return sweep
+
+
+@flow(name="nightly", flow_run_name="night {grid}")
+def nightly(grid: GridName = "demo") -> State[Any]:
+    """Start a sweep of a grid, unless one still goes on: then this run is cancelled.
+
+    Args:
+        grid: demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file
+    """
+    named_sweep = {"name": {"any_": ["sweep"]}}
+    due = {
+        "state": {"type": {"any_": UNFINISHED}},
+        "expected_start_time": {"before_": datetime.now(UTC)},
+    }
+    with get_client(sync_client=True) as client:
+        unfinished = client.read_flow_runs(
+            flow_filter=FlowFilter.model_validate(named_sweep),
+            deployment_filter=DeploymentFilter.model_validate(named_sweep),
+            flow_run_filter=FlowRunFilter.model_validate(due),
+            limit=1,
+        )
+
+    if unfinished:
+        message = f"{unfinished[0].name} has not ended, so this night is left out."
+        return Cancelled(message=message)
+    if is_at_work():
+        message = f"A sweep or an experiment goes on in {home()}, so this night is left out."
+        return Cancelled(message=message)
+
+    # Queued and left alone: this run ends at once, and the sweep is no part of it.
+    run_deployment("sweep/sweep", parameters={"grid": grid}, timeout=0, as_subflow=False)
+    return Completed(message=f"A sweep is queued with the grid {grid}.")

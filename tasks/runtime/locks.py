@@ -171,8 +171,12 @@ def accelerator_reserved(
         yield
         return
 
-    # A folder of this user: a file that another user made could not be opened.
+    # A folder of this user alone, since others may write beside it, and plant links.
     folder = Path(tempfile.gettempdir()) / f"triage-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise BadInput(f"{folder} belongs to someone else; remove it, or set TMPDIR to another.")
+
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(folder / name, SILENT_SECONDS, check))

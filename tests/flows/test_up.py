@@ -24,7 +24,7 @@ from fastapi.testclient import TestClient
 from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_CORS_ALLOWED_ORIGINS, temporary_settings
 
-import flows.nightly
+import flows.sweep
 from deployments import server as temporary_server
 from deployments.interruptions import interrupted_by_signals
 from deployments.notify import HEARTBEAT_SECONDS
@@ -281,18 +281,18 @@ NIGHT = {"id": ID, "flow_id": ID, "name": "sweep demo"}
 )
 def test_a_night_is_left_out_while_a_sweep_waits_or_goes_on(runs, works, message, monkeypatch):
     queued = []
-    monkeypatch.setattr(flows.nightly, "run_deployment", lambda name, **options: queued.append(name))
+    monkeypatch.setattr(flows.sweep, "run_deployment", lambda name, **options: queued.append(name))
     with (
         server_that_has(answers={"/flow_runs/filter": runs}) as (api, requests),
         temporary_settings({PREFECT_API_URL: api}),
         at_work() if works else nullcontext(),
     ):
-        state = flows.nightly.nightly.fn("demo")
+        state = flows.sweep.nightly.fn("demo")
 
     (asked,) = (body["flow_runs"] for _, body in requests)
     assert "SCHEDULED" in asked["state"]["type"]["any_"] and asked["expected_start_time"]["before_"]
     assert (state.type.value, queued) == (("CANCELLED", []) if message else ("COMPLETED", ["sweep/sweep"]))
-    assert state.message.startswith(message or "sweep/sweep is queued")
+    assert state.message.startswith(message or "A sweep is queued")
 
 
 @pytest.mark.parametrize(
