@@ -305,8 +305,7 @@ def work_left(
 
 
 def time_limits(selection: Selection) -> Callable[[ExperimentSpec, Sequence[str]], float]:
-    """The limit in seconds of a step of an experiment, by the kinds of its work. Without any it is
-    that of a step of which the plan expects nothing, such as a conversion.
+    """The limit in seconds of a step of an experiment, by the kinds of its work.
 
     What the steps of an experiment share counts for each of them, since each may be the first that
     needs it.

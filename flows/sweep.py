@@ -153,7 +153,7 @@ def submit_experiments(
         model.name: downloads.submit(acquire, {"model": model}) for model in selection.models
     }
     limits = time_limits(selection)
-    of_conversion = limits(selection.cells[0], [])
+    of_conversion = grid.time_limit.seconds(0.0)  # of which a plan expects nothing
 
     def variant_of(model: BaseModelSpec, precision: Precision) -> Step:
         """The variant, submitted once, when the first experiment needs it."""

@@ -4,7 +4,9 @@ it does not.
 
 import contextlib
 import random
+import shutil
 import sqlite3
+from pathlib import Path
 
 import optuna
 import pytest
@@ -16,6 +18,27 @@ from tasks.search.trials import Reached, Trials, best_of, has_time
 from tests.search.spaces import space
 
 THREE = ("recipe.iterations=16", "search.rungs=[0.25, 0.5]")  # rungs 4, 8 and 16
+
+
+@pytest.fixture(scope="module")
+def empty_file(tmp_path_factory):
+    """A storage without studies, to be copied: to make one takes most of a test's time."""
+    path = tmp_path_factory.mktemp("storage") / "search.db"
+    module.RDBStorage(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def storages_start_as_copies(empty_file, monkeypatch):
+    real = module.RDBStorage
+
+    def copied(url: str, **options):
+        path = Path(url.removeprefix("sqlite:///"))
+        if not path.exists():
+            shutil.copy(empty_file, path)
+        return real(url, **options)
+
+    monkeypatch.setattr(module, "RDBStorage", copied)
 
 
 def opened(*overrides: str, recipe: str = "baseline") -> Trials:
