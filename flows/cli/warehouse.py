@@ -220,24 +220,23 @@ def side_by_side(*names: str) -> Table:
         titles.append(f"{name}: {models[0].cases if models else 0} test cases")
         notes.append(rules_note(study.board) if study else None)
 
+    figures = {
+        "accuracy": lambda row: interval(row, "accuracy"),
+        "ED recall": lambda row: interval(row, "ed_recall"),
+        "gates": gates_of,
+    }
     records = []
     for key in boards[0] | boards[1]:
         first, second = pair = [board.get(key) for board in boards]
         record = {"experiment": next(listed_name(row) for row in pair if row is not None)}
-        for metric, title in (("accuracy", "accuracy"), ("ed_recall", "ED recall")):
+        for title, cell in figures.items():
             for name, row in zip(names, pair, strict=True):
-                record[f"{title}\n{name}"] = NONE if row is None else interval(row, metric)
-        for name, row in zip(names, pair, strict=True):
-            record[f"gates\n{name}"] = NONE if row is None else gates_of(row)
+                record[f"{title}\n{name}"] = NONE if row is None else cell(row)
 
-        relation = "the same cases, other training"
+        relation = "the same cases"
         if first is None or second is None:
             relation = "in one study only"
-        elif first.evaluation_id == second.evaluation_id:
-            relation = "one evaluation, in both"
         elif first.set_digest != second.set_digest:
             relation = "on other cases: not comparable"
-        elif first.training_id == second.training_id:
-            relation = "one training, judged otherwise"
         records.append(record | {"the two": relation})
     return Table("; ".join(titles), records, '"FROM leaderboard"').noted(*notes)

@@ -13,10 +13,9 @@ MOVES = 'scoring.move_adapters=["mxfp4", "4bit"]'
 NO_PASSES = "scoring.moved_passes=false"
 
 
-@pytest.fixture(scope="module")
-def swept(smoke, tmp_path_factory):
+def test_one_adapter_is_landed_at_every_precision_on_both_sets_and_nothing_else_is_trained(smoke, tmp_path):
     """A sweep of one recipe in bfloat16 and 4 bits in a finished place, each adapter scored at mxfp4 too."""
-    place = smoke[0].copy(tmp_path_factory.mktemp("precisions") / "place")
+    place = smoke[0].copy(tmp_path / "place")
     few = place.folder / "few.jsonl"
     cases = [record.case for record in adversarial_records()[:24]]
     few.write_text("".join(json.dumps({"text": case.text, "label": case.label}) + "\n" for case in cases))
@@ -24,11 +23,7 @@ def swept(smoke, tmp_path_factory):
     options = ("--model", "tiny-llama", "--recipe", "balanced_safe")
     settings = [part for key in (PRECISIONS, MOVES, NO_PASSES, sets) for part in ("--set", key)]
 
-    return place, place.run("sweep", "smoke", *options, *settings)
-
-
-def test_bfloat16_is_trained_scored_and_landed_and_nothing_else_is_trained(swept):
-    place, result = swept
+    result = place.run("sweep", "smoke", *options, *settings)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
     done = [name for name, (state, _) in place.last_steps().items() if state == "Completed"]
     assert [name for name in done if name.startswith("train ")] == ["train tiny-llama bf16 balanced_safe s42"]
@@ -44,38 +39,19 @@ def test_bfloat16_is_trained_scored_and_landed_and_nothing_else_is_trained(swept
     assert landed.group_size.fillna(0).tolist() == [64, 64, 0, 32, 32]
     assert set(landed.compute_path) <= {"packed", "dequantised_f32"} and landed.compute_path.notna().all()
     assert place.audits() == {}
-
-
-def test_one_adapter_stands_at_every_precision_on_both_sets(swept):
-    place, _ = swept
-    rows = place.query(
+    frontier = place.query(
         "SELECT adapter, evaluation_set, precision FROM frontier WHERE recipe = 'balanced_safe' AND precision <> '8bit'"
     )
-    matches = {key: set(group.precision) for key, group in rows.groupby(["adapter", "evaluation_set"])}
-
+    matches = {key: set(group.precision) for key, group in frontier.groupby(["adapter", "evaluation_set"])}
     for name in ("test", "few"):
         assert matches["from bf16", name] == {"bf16", "4bit", "mxfp4"}
         assert matches["from 4bit", name] == {"4bit", "mxfp4"}
-        assert matches["own", name] >= {"bf16", "4bit"}
 
-    compared = place.query(
-        "SELECT DISTINCT adapter, precision FROM precision_comparison "
-        "WHERE recipe = 'balanced_safe' AND precision <> '8bit' ORDER BY ALL"
-    )
-    assert compared.values.tolist() == [["from bf16", "4bit"], ["from bf16", "mxfp4"], ["own", "4bit"]]
-
-
-def test_moved_adapters_have_no_passes_where_a_grid_asks_for_none_and_fidelity_is_measured_for_every_precision(swept):
-    place, _ = swept
     reasons = place.query(
         "SELECT DISTINCT mc_status, mc_reason FROM evaluation JOIN experiment USING (training_id) "
         "WHERE recipe_kind = 'moved_adapter' AND evaluation_set = 'test'"
     )
     ((status, reason),) = reasons.values.tolist()
     assert status == "not available" and reason.startswith("scoring.moved_passes is false")
-
-    rows = place.query(
-        "SELECT precision, kl_mean_se, same_top1_se, perplexity_ratio_se FROM fidelity "
-        "WHERE distribution = 'vocabulary' AND base_model = 'tiny-llama' AND created_at IS NOT NULL"
-    )
-    assert set(rows.precision) == {"4bit", "8bit", "mxfp4"} and rows.notna().all(axis=None)
+    fidelity = place.query("SELECT DISTINCT precision FROM fidelity WHERE base_model = 'tiny-llama'")
+    assert set(fidelity.precision) == {"4bit", "8bit", "mxfp4"}
