@@ -34,18 +34,14 @@ from tasks.bundle.asking import (
     decision_of,
     decoded_text,
     in_use,
-    notes_on_model,
     numbered_texts,
 )
 from tasks.bundle.bundle import Bundle
 from tasks.runtime.children import stop_children
 from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error
-from tasks.spec import LABELS
 
 AHEAD = 16  # texts that are sent before the first of them is answered
-ID_WIDTH = 32
-COLUMNS = f"{'case':<{ID_WIDTH}} {'decision':<9}" + "".join(f"{f'p({x})':>9}" for x in LABELS)
 NamedText = tuple[str | None, str]  # the case's id in a file, None for the only text; the text
 Show = Callable[[str | None, Decision], None]
 
@@ -197,56 +193,35 @@ def json_lines(bundle: Bundle, many: bool, file: TextIO) -> Show:
 
 
 def table(bundle: Bundle, many: bool, file: TextIO) -> Show:
-    """One text: its answer in lines. Many: a row each, under what must be known with all of them."""
+    """What must be known with every answer, then the answer to each text in lines."""
 
-    def write(lines: list[str]) -> None:
-        file.write("".join(f"{line}\n" for line in lines))
+    def write(lines: list[str | None]) -> None:
+        file.write("".join(f"{line}\n" for line in lines if line is not None))
         file.flush()
 
-    # The model, and the sentences that stand with every answer.
-    model = f"{bundle.model_id}, rule {bundle.rule.name}, {bundle.verdict}"
-    about = [line for line in (model, bundle.warning, bundle.notice) if line]
-
-    def show_one(case_id: str | None, decision: Decision) -> None:
+    def show(case_id: str | None, decision: Decision) -> None:
         fields = answer(bundle, decision)
         p = ", ".join(f"{label} {value:.4f}" for label, value in fields["probabilities"].items())
         missed = f"aims to miss at most {percent(bundle.conformal.miss_rate)} of emergencies"
-        lines = [
-            f"decision       {decision.label or 'not available'}",
-            f"probabilities  {p}",
-            f"conformal set  {_set(decision)} ({missed})",
-            f"review         {fields['review_note'] or _review(decision)}",
-            *(f"note           {note}" for note in fields["notes"]),
-        ]
-        write([*lines, "", *about])
+        review = fields["review_note"]
+        if decision.review is not None:
+            entropy = f"vote entropy {decision.vote_entropy:.3f} nats, {decision.passes} passes"
+            review = f"{'yes' if decision.review else 'no'} ({entropy})"
+        write(
+            [
+                "",
+                f"case           {printable(case_id)}" if case_id is not None else None,
+                f"decision       {decision.label or 'not available'}",
+                f"probabilities  {p}",
+                f"conformal set  {' '.join(decision.conformal_set) or 'empty'} ({missed})",
+                f"review         {review}",
+                *(f"note           {note}" for note in fields["notes"]),
+            ]
+        )
 
-    def show_row(case_id: str | None, decision: Decision) -> None:
-        name = printable(case_id or "").replace("\n", " ")[:ID_WIDTH]
-        p = "".join(f"{value:9.4f}" for value in decision.probabilities)
-        marks = {
-            "unsafe": bundle.warning,
-            "shortened": decision.shortened,
-            "markup": decision.markup,
-        }
-        words = "".join(f"  {mark}" for mark, is_set in marks.items() if is_set)
-        row = f"{name:<{ID_WIDTH}} {decision.label or 'none':<9}{p}  {_set(decision):<15} "
-        write([f"{row}{_review(decision)}{words}"])
-
-    if not many:
-        return show_one
-    write([*about, *notes_on_model(bundle), "", f"{COLUMNS}  conformal set   review"])
-    return show_row
+    model = f"{bundle.model_id}, rule {bundle.rule.name}, {bundle.verdict}"
+    write([model, bundle.warning, bundle.notice])
+    return show
 
 
 WRITERS: dict[str, Callable[[Bundle, bool, TextIO], Show]] = {"table": table, "jsonl": json_lines}
-
-
-def _set(decision: Decision) -> str:
-    return " ".join(decision.conformal_set) or "empty"
-
-
-def _review(decision: Decision) -> str:
-    if decision.review is None:
-        return "not available"
-    entropy = f"vote entropy {decision.vote_entropy:.3f} nats, {decision.passes} passes"
-    return f"{'yes' if decision.review else 'no'} ({entropy})"

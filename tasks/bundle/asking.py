@@ -51,19 +51,13 @@ class Decision:
 READ_DECISION = TypeAdapter(Decision)
 
 
-def notes_on_model(bundle: Bundle) -> list[str]:
-    """What to mind about every answer of a model, beside its warning and notice."""
+def answer(bundle: Bundle, decision: Decision) -> dict[str, Any]:
+    """The whole answer as JSON: the decision, and what must be known with each one."""
     notes = []
     if not bundle.rule.is_available:
         notes.append(f"The rule {bundle.rule.name} is {bundle.rule.note}.")
     if bundle.conformal.note:
         notes.append(f"Conformal sets, when they were judged: {bundle.conformal.note}.")
-    return notes
-
-
-def answer(bundle: Bundle, decision: Decision) -> dict[str, Any]:
-    """The whole answer as JSON: the decision, and what must be known with each one."""
-    notes = notes_on_model(bundle)
     if decision.shortened:
         notes.append("The text is longer than the model reads: its middle was left out.")
     if decision.markup:

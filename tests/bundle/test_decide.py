@@ -88,6 +88,13 @@ def test_the_review_flag_is_that_of_the_passes_and_without_them_not_available():
     assert "the recipe has dropout 0" in answer(no_dropout, first)["review_note"]
 
 
+def shown(decision_bundle: Bundle, decision: Decision, case_id: str | None = None) -> str:
+    """What a person reads."""
+    out = io.StringIO()
+    table(decision_bundle, case_id is not None, out)(case_id, decision)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize(("miss_rate", "percent"), [(0.0025, "0.25%"), (0.05, "5%")])
 def test_what_to_mind_about_conformal_sets_stands_in_every_answer_and_their_miss_rate_is_an_aim(miss_rate, percent):
     few = "12 calibration cases of ED are too few to rule it out at 0.05"
@@ -96,46 +103,31 @@ def test_what_to_mind_about_conformal_sets_stands_in_every_answer_and_their_miss
     decision = Decision("GP", (0.1, 0.8, 0.1), ("ED", "GP"))
     sentence = f"Conformal sets, when they were judged: {few}."
     assert answer(decision_bundle, decision)["notes"] == [sentence]
-
-    one = io.StringIO()
-    many = io.StringIO()
-    table(decision_bundle, False, one)(None, decision)
-    table(decision_bundle, True, many)("a", decision)
-    assert f"conformal set  ED GP (aims to miss at most {percent} of emergencies)\n" in one.getvalue()
-    assert [answer_text.getvalue().count(sentence) for answer_text in (one, many)] == [1, 1]
+    text = shown(decision_bundle, decision)
+    assert f"conformal set  ED GP (aims to miss at most {percent} of emergencies)\n" in text and sentence in text
 
 
-def rows_of(decision_bundle: Bundle, *decisions: Decision) -> tuple[str, list[str]]:
-    """What stands above the table of many answers, and its rows."""
-    out = io.StringIO()
-    show = table(decision_bundle, True, out)
-    for case_id, decision in enumerate(decisions):
-        show(str(case_id), decision)
-
-    above, _, below = out.getvalue().partition("\n\n")
-    return above, below.splitlines()[1:]
-
-
-def test_a_table_marks_what_must_be_minded_about_each_answer():
+def test_a_person_reads_the_case_and_what_must_be_minded_about_each_answer():
     plain = Decision("GP", (0.1, 0.8, 0.1), ("GP",))
-    marked = [replace(plain, shortened=True), replace(plain, markup=True), replace(plain, shortened=True, markup=True)]
-    _, rows = rows_of(bundle(Rule(name="argmax")), plain, *marked)
-    shared = rows[0].lstrip("0")
-    ends = [row.lstrip("0123").removeprefix(shared) for row in rows]
-    assert ends == ["", "  shortened", "  markup", "  shortened  markup"]
+    text = shown(bundle(Rule(name="argmax")), plain, "a\x1b[2J")
+    assert "unsafe by its gates" in text and "decision       GP\n" in text and "note" not in text.split("decision")[1]
+    assert "case           a\\x1b[2J\n" in text
+    marked = shown(bundle(Rule(name="argmax")), replace(plain, shortened=True, markup=True, review=True, vote_entropy=0.5,
+                                                        passes=8))  # fmt: skip
+    assert (
+        "middle was left out" in marked and "markup" in marked and "yes (vote entropy 0.500 nats, 8 passes)" in marked
+    )
 
 
-def test_a_rule_that_is_not_available_gives_no_label_and_a_table_says_once_why():
+def test_a_rule_that_is_not_available_gives_no_label_and_says_why():
     decision_bundle = bundle(Rule(name="min_cost", note="not available: no cost matrix"))
-    decisions = decide(decision_bundle, np.zeros((2, 3)))
-    answer_text = answer(decision_bundle, decisions[0])
+    decision = decide(decision_bundle, np.zeros((1, 3)))[0]
     reason = "The rule min_cost is not available: no cost matrix."
-    assert answer_text["decision"] is None and answer_text["notes"] == [reason]
-    above, rows = rows_of(decision_bundle, *decisions)
-    assert above.count(reason) == 1 and all(" none " in row and reason not in row for row in rows)
-
+    assert answer(decision_bundle, decision)["decision"] is None and answer(decision_bundle, decision)["notes"] == [
+        reason
+    ]
     with_note = bundle(Rule(name="target_recall", threshold=0.3, note="of 12 calibration cases"))
-    assert "The rule" not in rows_of(with_note)[0]
+    assert answer(with_note, decide(with_note, np.zeros((1, 3)))[0])["notes"] == []
 
 
 def test_an_unsafe_model_says_so_in_every_answer_and_random_weights_are_named():
