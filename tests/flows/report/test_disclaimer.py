@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from flows.report.figures import disclaimer
-from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.manifest import DatasetManifest, embedded_digests
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.home import home
 from tasks.spec import LABELS, Data
+from tests.place import smoke_home
 from tests.warehouse.rows import full
 from tests.warehouse.test_studies import land_dataset
 from warehouse.landing import write_landing
@@ -63,11 +65,9 @@ def test_a_set_of_another_home_is_synthetic_only_where_it_is_one_of_the_projects
 
 
 def test_in_a_home_with_data_the_embedded_cases_are_known_without_a_result(tmp_path):
-    limits = {"train": 30, "valid": 3, "calibration": 3, "test": 9}
-    rows = [{"id": f"c{i}", "text": f"story {i * 7919}", "label": LABELS[i % 3]} for i in range(300)]
+    shutil.copytree(smoke_home() / "data", home() / "data")
+    rows = [{"id": f"c{i}", "text": f"story {i * 7919}", "label": LABELS[i % 3]} for i in range(60)]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    embedded, own = (
-        DatasetManifest.read(prepare_dataset(data, home())).digest_of("test")
-        for data in (Data(limits=limits), Data(source=str(tmp_path / "own.jsonl")))
-    )
+    own = DatasetManifest.read(prepare_dataset(Data(source=str(tmp_path / "own.jsonl")), home())).digest_of("test")
+    (embedded, *_) = embedded_digests(home())
     assert disclaimer({own}) == SHORT and disclaimer({embedded}) == disclaimer({embedded, own}) == LONG
