@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import typer
 
-from flows.cli.gates import gate_table
 from flows.cli.terminal import (
     AsJson,
     console,
@@ -21,6 +20,7 @@ from flows.cli.terminal import (
     refresh_warehouse,
 )
 from flows.report.figures import disclaimer, figure, interval, listed_name
+from flows.report.models import gate_table
 from flows.report.rows import (
     Row,
     by_common_rules,

@@ -52,8 +52,12 @@ def export(
     if push is not None:
         refuse_push(bundle, push, unsafe)
 
+    from flows.report.card import model_card  # altogether slow to import
+
     with in_use(model, "export"):
-        sizes, agreements, missing_terms = export_model(model, home(), folder, fuse=fuse, gguf=gguf)
+        sizes, agreements, missing_terms = export_model(
+            model, home(), folder, model_card, fuse=fuse, gguf=gguf
+        )
 
     megabytes = sum(sizes.values()) / 1e6
     print_line(console, f"{bundle.cell_id} is in {folder}: {megabytes:.1f} MB.")

@@ -20,7 +20,7 @@ from flows.cli.terminal import (
     refresh_warehouse,
 )
 from flows.report.figures import disclaimer, figure, metric_cell, percent, random_mark, verdict
-from flows.report.models import GATES, gate_record, gate_rows, gates_of
+from flows.report.models import gate_rows, gate_table, gates_of
 from flows.report.rows import (
     Row,
     at_prevalence,
@@ -163,15 +163,6 @@ def _print_experiment(evaluations: list[Row], file: Path | None, prevalence: flo
         if note := note_on_others(row):
             print_line(console, note)
     print_line(console, disclaimer({row.set_digest for row in evaluations}))
-
-
-def gate_table(evaluation_id: str) -> Table:
-    """The gates of an evaluation with counts, bound and method, and notes on them."""
-    rows = gate_rows([evaluation_id])
-    notes = [
-        f"{GATES[row.gate]} = {row.note}" for row in rows if row.note and row.value is not None
-    ]
-    return Table("Gates", [gate_record(row) for row in rows]).noted(*notes)
 
 
 def _print_misses(evaluation: Row, texts: dict[str, str], missing: str | None) -> None:

@@ -7,9 +7,8 @@ and digests, no case.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -80,27 +79,6 @@ def gate_figure(value: float | None, threshold: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
-class GateStatus(Strict):
-    """One safety gate as it was judged on the test set."""
-
-    gate: str
-    state: Literal["PASS", "PROVISIONAL", "FAIL", "NOT AVAILABLE"]
-    threshold: float
-    value: float | None
-    bound: float | None
-    n: int
-    note: str | None = None
-
-    @property
-    def reason(self) -> str:
-        """Its figure beside what is required, in words."""
-        name = self.gate.replace("ed_", "ED ").replace("f2", "F2").replace("_", " ")
-        if self.value is None:
-            return f"{name} {self.note or 'not available'}"
-        figure = gate_figure(self.value, self.threshold)
-        return f"{name} {figure} (at least {self.threshold:g} is required)"
-
-
 class Review(Strict):
     """When dropout passes flag a case for review: vote entropy above `entropy_limit` nats.
 
@@ -120,59 +98,6 @@ class Review(Strict):
         if self.fused:
             return "not available: the adapter is fused into the weights, which leaves no dropout"
         return "not available: the recipe has dropout 0, so every pass would be the same"
-
-
-class Catch(NamedTuple):
-    """What a review flag catches of the decisions on `cases`: all, wrong ones, missed emergencies.
-
-    Cases that tie at the cut count by the share of them that is flagged.
-    """
-
-    cases: int
-    flagged: float
-    wrong: float
-    wrong_caught: float
-    missed: int
-    missed_caught: float
-
-    @classmethod
-    def of(cls, flag: Row) -> Catch:
-        """Of a row of the table `review_flag`."""
-        cases, missed = flag["cases"], flag["missed_ed"]
-        flagged = cases * flag["load"]
-        wrong_caught = flagged * (flag["error_flagged"] or 0)
-        wrong = wrong_caught + (cases - flagged) * (flag["error_kept"] or 0)
-        missed_caught = missed * (flag["missed_ed_flagged"] or 0)
-        return cls(cases, flagged, wrong, wrong_caught, missed, missed_caught)
-
-    @classmethod
-    def together(cls, flags: Iterable[Row]) -> Catch:
-        """Of the flags of several models, which may share cases: each case counts once a model."""
-        return cls(*map(sum, zip(*map(cls.of, flags), strict=True)))
-
-    @property
-    def of_wrong(self) -> str:
-        return f"{self.wrong_caught:,.1f}".removesuffix(".0") + f" of {self.wrong:,.0f}"
-
-    @property
-    def of_missed(self) -> str:
-        return f"{self.missed_caught:,.1f}".removesuffix(".0") + f" of {self.missed:,}"
-
-    def beside(self, one_pass: Catch) -> str:
-        """A sentence: what this flag catches, beside one of the same load by a single pass."""
-
-        def in_words(flag: Catch) -> str:
-            wrong = f"{flag.of_wrong} wrong decisions"
-            return f"{flag.of_missed} missed emergencies and {wrong}" if flag.missed else wrong
-
-        load = f"{self.flagged / self.cases:.1%}"
-        sent = f"the review flag sends {load} of {self.cases:,} decisions to review"
-        if round(self.wrong) == 0:
-            return f"{sent}; no decision is wrong"
-        return (
-            f"{sent} and catches {in_words(self)}; as large a flag by the largest probability of "
-            f"one pass catches {in_words(one_pass)}, a random one {load} of each"
-        )
 
 
 class JudgedOn(Strict):
@@ -211,6 +136,7 @@ class Bundle(Strict):
     - `words`: what the model answers for each label. `prompt_digest`: of the whole prompt's text.
     - `chat`: whether the tokenizer's chat template is used, else the plain prompt.
     - `scaling`: vector scaling, where `calibration` had cases of each label.
+    - `gates`: rows of the table `gate`, as `judge_gates` gives them.
     - `verdict`: `unsafe` where a gate fails or cannot be judged.
     - `weights`: a model folder in MLX's layout. `adapter`: a safetensors file of LoRA tensors, None
       where the weights hold it (fused). Both are absolute, or relative to the folder of the bundle.
@@ -235,7 +161,7 @@ class Bundle(Strict):
     rule: Rule
     scaling: Scaling | None
     conformal: ConformalCutoffs
-    gates: tuple[GateStatus, ...]
+    gates: tuple[Row, ...]
     verdict: Literal["passes_gates", "provisional", "unsafe"]
     review: Review
     judged_on: JudgedOn
@@ -259,12 +185,18 @@ class Bundle(Strict):
         if self.verdict != "unsafe":
             return None
 
-        # The false negative rate is 1 - recall: the same evidence.
-        reasons = [
-            gate.reason
-            for gate in self.gates
-            if gate.state in ("FAIL", "NOT AVAILABLE") and gate.gate != "ed_false_negative_rate"
-        ]
+        reasons = []
+        for gate in self.gates:
+            # The false negative rate is 1 - recall: the same evidence.
+            if gate["gate"] == "ed_false_negative_rate" or gate["state"] in ("PASS", "PROVISIONAL"):
+                continue
+            name = {"ed_recall": "ED recall", "ed_f2": "ED F2"}[gate["gate"]]
+            reason = gate["note"] or "not available"
+            if gate["value"] is not None:
+                threshold = gate["threshold"]
+                figure = gate_figure(gate["value"], threshold)
+                reason = f"{figure} (at least {threshold:g} is required)"
+            reasons.append(f"{name} {reason}")
         return f"This model is unsafe by its gates: {'; '.join(reasons)}."
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tasks.bundle.bundle import (
     Review,
     write_bundle,
 )
-from tasks.bundle.model_card import card_figures, render_card, render_example, write_terms
+from tasks.bundle.terms import render_example, write_terms
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.folder_source import check_room, describe
 from tasks.runtime.children import run_child
@@ -43,6 +43,19 @@ ROOM = {"plain": 1.1, "fuse": 9.0, "gguf": 18.0}
 # What was written: its size in bytes by part, the largest first; how written weights differ, by
 # their name; and what has to be added before it is passed on, if anything.
 Exported = tuple[dict[str, int], dict[str, ExportAgreement], str | None]
+# The text of a card: of the bundle; its licensing, as `write_terms` returns it; how written weights
+# differ; the manifest of the weights; the base model as the grid listed it; and bytes by part.
+WriteCard = Callable[
+    [
+        Bundle,
+        dict[str, Any],
+        dict[str, ExportAgreement],
+        VariantManifest,
+        BaseModelSpec,
+        dict[str, int],
+    ],
+    str,
+]
 
 
 def refuse_filled(folder: Path) -> None:
@@ -54,10 +67,18 @@ def refuse_filled(folder: Path) -> None:
 
 
 def export(
-    model: BundledModel, home: Path, folder: Path, *, fuse: bool = False, gguf: bool = False
+    model: BundledModel,
+    home: Path,
+    folder: Path,
+    write_card: WriteCard,
+    *,
+    fuse: bool = False,
+    gguf: bool = False,
 ) -> Exported:
     """Write the export of a model of this home into `folder`, which is new or empty. Raises BadInput
     also where fused weights or a GGUF file would answer otherwise than the trained model.
+
+    `write_card` gives the text of README.md: the reports, which know the figures, are above here.
     """
     with _disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -65,13 +86,15 @@ def export(
         required_bytes = int(stored * ROOM["gguf" if gguf else "fuse" if fuse else "plain"])
         check_room("The export", required_bytes, folder.parent, "name a folder")
         with temporary_folder(folder) as temporary:
-            exported = _fill(model, home, temporary, fuse, gguf)
+            exported = _fill(model, home, temporary, write_card, fuse, gguf)
             # A rename may take the place of an empty folder, and of no other.
             temporary.replace(folder)
     return exported
 
 
-def _fill(model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool) -> Exported:
+def _fill(
+    model: BundledModel, home: Path, folder: Path, write_card: WriteCard, fuse: bool, gguf: bool
+) -> Exported:
     assert model.adapter is not None, "an experiment has an adapter"
     training = model.adapter.parent
     if not fuse:
@@ -118,9 +141,8 @@ def _fill(model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool)
     }
     sizes = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
     stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
-    card = render_card(
+    card = write_card(
         bundle,
-        card_figures(home, bundle),
         licensing,
         agreements,
         VariantManifest.read(folder / WEIGHTS),

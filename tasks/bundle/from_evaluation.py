@@ -12,7 +12,6 @@ from tasks.bundle.bundle import (
     Bundle,
     BundledModel,
     ConformalCutoffs,
-    GateStatus,
     JudgedOn,
     ModelGone,
     Review,
@@ -169,10 +168,7 @@ def _bundle(
             ),
             note=conformal["note"],
         ),
-        gates=tuple(
-            GateStatus.model_validate({name: row[name] for name in GateStatus.model_fields})
-            for row in landed_rows(landing, "gate")
-        ),
+        gates=tuple(landed_rows(landing, "gate")),
         verdict=evaluation["verdict"],
         review=Review(
             available=spec.recipe.dropout > 0, entropy_limit=evaluation["review_entropy"]

@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from flows.report.figures import ED_RECALL, cells, figure, in_percent, percent
+from flows.report.figures import ED_RECALL, cells, figure, gate_figure, in_percent, percent
 from flows.report.rows import Row
 from flows.report.table import Table, as_markdown, print_table
 
@@ -49,6 +49,23 @@ def test_ed_recall_stays_on_its_side_of_the_gate(numbers, options, text):
 )
 def test_a_figure_without_a_gate_is_rounded(numbers, options, text):
     assert figure(*numbers, **options) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold", "text"),
+    [
+        (1077 / 1134, 0.95, "0.9497"),
+        (57 / 1134, 0.05, "0.0503"),
+        (0.94999996, 0.95, "0.94999996"),
+        (0.9496, 0.9497, "0.9496"),  # 0.950 would be beyond the threshold
+        (0.9, 0.95, "0.900"),
+        (1 - 0.95, 0.05, "0.050"),
+        (1.0, 0.95, "1.000"),
+        (math.nan, 0.95, "n/a"),
+    ],
+)
+def test_a_figure_has_the_digits_that_tell_it_from_the_threshold(value, threshold, text):
+    assert gate_figure(value, threshold) == text
 
 
 def test_a_row_of_the_first_table_is_short_where_the_terminal_is_narrow():
