@@ -28,7 +28,6 @@ Marks = Sequence[Mark]
 Axis = dict[str, Any]
 
 WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
-MOST_ENLARGED = 1.35  # in a page
 # pixels of a line of dots whose label has one line, and of each line more
 ROW = 16
 FURTHER_LINE = 12
@@ -292,11 +291,9 @@ def in_page(svg: str, prefix: str, alt_text: str) -> str:
     """
     head, content = svg.split(">", 1)
     box = head[head.index("viewBox") :]
-    most = MOST_ENLARGED * float(box.split()[2])
     text = escape(alt_text)
     content = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", content)
-    size = f'{box} style="max-width: {most:.0f}px"'
-    return f'<svg {size} role="img" aria-label="{text}"><title>{text}</title>{content}'
+    return f'<svg {box} role="img" aria-label="{text}"><title>{text}</title>{content}'
 
 
 def as_file(svg: str, alt_text: str) -> str:

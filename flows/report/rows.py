@@ -5,7 +5,6 @@ and the studies that they belong to.
 from __future__ import annotations
 
 import difflib
-import glob
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, TypeGuard, TypeVar
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from warehouse.connect import FILE, REBUILD, listed, quoted, warehouse_path
+from warehouse.connect import REBUILD, listed, quoted, warehouse_path
 from warehouse.cookbook import named_query
 from warehouse.query import Rows, query_rows
 
@@ -257,7 +256,7 @@ def find_study(name: str | None = None) -> Row | None:
     """The study of this name; without one, that of the last sweep, of models with real weights if
     there is one, or None where there is none.
 
-    Raises BadInput, with the nearest name or where its results are, for a study that is not there.
+    Raises BadInput, with the nearest name, for a study that is not there.
     """
     studies = study_rows()
     if name is None:
@@ -265,30 +264,15 @@ def find_study(name: str | None = None) -> Row | None:
         return next((row for row in studies if row.study not in random), next(iter(studies), None))
     by_name = {row.study: row for row in studies}
     if name not in by_name:
-        raise BadInput(_unknown(name, list(by_name)))
-    return by_name[name]
-
-
-def _unknown(name: str, studies: Collection[str]) -> str:
-    path = warehouse_path()
-    sentence = f"The warehouse {path} has no study {name!r}"
-    # With the date, since the name may be the beginning of another, as `tuned` is of `tuned-best`.
-    landed = f"sweep-{glob.escape(name)}-{'[0-9]' * 8}-*"
-    if any((home() / "landing").glob(landed)):
-        # The file that is filled where the command is typed outside a checkout.
-        other = home() / FILE
-        filled = other if other != path and other.is_file() else "the file that its sweep filled"
-        return (
-            f"{sentence}, but its results are in {home() / 'landing'}: `{REBUILD}` fills this file "
-            f"again from there, or set TRIAGE_WAREHOUSE to {filled}."
+        nearest = difflib.get_close_matches(name, by_name, n=1, cutoff=0.5)
+        known = (
+            f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(by_name) or 'none'}."
         )
-    if not studies:
-        return f"{sentence}, and no other yet; run `triage sweep demo` first."
-
-    nearest = difflib.get_close_matches(name, studies, n=1, cutoff=0.5)
-    if nearest:
-        return f"{sentence}; did you mean {nearest[0]}? triage warehouse studies lists them."
-    return f"{sentence}; it has {', '.join(studies)}. Set TRIAGE_WAREHOUSE to read another file."
+        raise BadInput(
+            f"The warehouse {warehouse_path()} has no study {name!r}; {known} `{REBUILD}` fills it "
+            f"from {home() / 'landing'}; TRIAGE_WAREHOUSE names another file."
+        )
+    return by_name[name]
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_without_a_name_a_study_of_real_models_is_preferred_to_a_later_one_on_ra
 
 
 def test_a_name_that_is_no_study_or_twice_the_same_or_alone_is_a_sentence(landing):
-    near = "no study 'smal'; did you mean small.? triage warehouse studies lists them"
+    near = "no study 'smal'; did you mean small.? `triage warehouse rebuild` fills it from "
     for run, names, sentence in (
         (lambda name: print_study(Console(), name), ["smal"], near),
         (forget, ["smal"], near),
@@ -137,16 +137,13 @@ def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_
         record.add(["e4"])
         record.finish(0)
 
-    remedies = (own_database, "clinic", "the file that its sweep filled"), (other, "ward", own_database)
-    for warehouse, study, remedy in remedies:
+    for warehouse, study in ((own_database, "clinic"), (other, "ward")):
         monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
         with pytest.raises(BadInput) as refused:
             find_study(study)
         sentence = str(refused.value)
-        assert f"The warehouse {warehouse} has no study '{study}', but its results are in {landing}" in sentence
-        assert "`triage warehouse rebuild`" in sentence and sentence.endswith(f"set TRIAGE_WAREHOUSE to {remedy}.")
-        with pytest.raises(BadInput, match=f"{warehouse} has no study 'zzz'; it has .*Set TRIAGE_WAREHOUSE to read an"):
-            find_study("zzz")
+        assert f"The warehouse {warehouse} has no study '{study}'; it has " in sentence
+        assert f"`triage warehouse rebuild` fills it from {landing}; TRIAGE_WAREHOUSE names another" in sentence
 
     rebuild(landing)
     assert find_study("ward") is not None and find_study("clinic") is not None
