@@ -15,7 +15,7 @@ from flows.report.figures import (
     percent,
     why_not,
 )
-from flows.report.models import about, cost, first_of_each, panels, series_of
+from flows.report.models import about, cost, panels, series_of
 from flows.report.rows import (
     Interval,
     Row,
@@ -31,7 +31,7 @@ from tasks.judging.point_metrics import ED_AUROC
 from warehouse.connect import listed
 
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
-SHOWN = 0.1  # the threshold on p(ED) of which sentences speak
+SHOWN = 0.1  # the threshold on p(ED) of which the table speaks
 # Metrics of p(ED) and of answers, which all stand under the argmax.
 PROBABILITIES = (
     *("brier", "ed_brier", "ece", "ed_ece"),
@@ -139,12 +139,6 @@ def reliability(study: Study) -> Section:
         y = {"title": "share of emergencies", "domain": (0, top)}
         section.draw("points", title, marks, x=x, y=y, diagonal=BELOW)
 
-    if lowest := [row for row in first_of_each(rows) if row.evaluation.is_trained]:
-        too_sure = sum(row.calibration == "too sure that it is none" for row in lowest)
-        section.findings = [
-            f"{too_sure} of {len(lowest)} trained models are too sure in their lowest bin, interval "
-            "included."
-        ]
     return section
 
 
@@ -155,13 +149,10 @@ def decision_curves(study: Study) -> Section:
     if not rows:
         return section
 
-    # Of each evaluation the row nearest to the threshold of which sentences speak.
-    at_shown = first_of_each(sorted(rows, key=lambda row: abs(row.threshold - SHOWN)))
-    better = sum(row.verdict == "better than both" for row in at_shown)
-    section.findings = [
-        f"At the threshold {SHOWN:g}, {better} of {len(at_shown)} are better than sending everybody "
-        "and than sending nobody, intervals included."
-    ]
+    # Of each evaluation the row nearest to the threshold that the table shows.
+    nearest = grouped(
+        sorted(rows, key=lambda row: abs(row.threshold - SHOWN)), lambda row: row.evaluation_id
+    )
     records = [
         {
             "experiment": listed_name(row.evaluation),
@@ -169,7 +160,7 @@ def decision_curves(study: Study) -> Section:
             "over everybody to ED": figure(*interval_of(row, "over_always_ed"), sign=True),
             "verdict": row.verdict,
         }
-        for row in at_shown
+        for row, *_ in nearest.values()
     ]
     title = f"Net benefit of ED from p(ED) {SHOWN:g} on (nobody: 0)"
     section.tables = [Table(title, records, "decision_curve")]
@@ -233,12 +224,6 @@ def review(study: Study) -> Section:
         ]
         section.draw("curves", title, marks, x=x, y=y, top=top)
 
-    verdicts = [words(flag.verdict or "cannot tell") for flag in flags if flag.score == ONE_PASS]
-    if verdicts:
-        counts = ", ".join(f"{name} in {verdicts.count(name)}" for name in dict.fromkeys(verdicts))
-        section.findings = [
-            f"Which order finds errors better, votes or one pass ({len(verdicts)} models): {counts}."
-        ]
     return section
 
 

@@ -197,11 +197,6 @@ def about(rows: Sequence[Row], board: Sequence[Row], key: str = "evaluation_id")
     ]
 
 
-def first_of_each(rows: Sequence[Row]) -> list[Row]:
-    """The first row about each evaluation."""
-    return [group[0] for group in grouped(rows, lambda row: row.evaluation.evaluation_id).values()]
-
-
 # --- Gates ------------------------------------------------------------------------------------------
 
 

@@ -249,8 +249,8 @@ def test_what_cannot_be_done_is_a_sentence_before_anything_is_drawn(local_report
     assert "no study 'synthetik'; did you mean synthetic?" in refused(study="synthetik")
     assert "There is no folder" in refused(output=tmp_path / "nowhere" / "report.html")
     assert "is there already" in refused(output=present_file) and present_file.read_text() == "mine"
-    assert "There is no folder" in refused(figures=tmp_path / "nowhere" / "charts")
-    assert "give --figures the name of a folder" in refused(figures=present_file)
+    for figures in (tmp_path / "nowhere" / "charts", present_file):
+        assert "give --figures another name" in refused(figures=figures)
     assert "--output FILE" in refused(texts=present_file) and "--output FILE" in refused(case=["test-000001"])
     assert "a case 'test-9'" in refused(case=["test-9"], output=tmp_path / "new.html")
     texts = tmp_path / "texts.jsonl"
