@@ -37,10 +37,6 @@ from warehouse.connect import listed, reading
 
 ALL_RANDOM = "All weights are random: the figures show that every stage runs, no more."
 NO_PAIR = (
-    "Nothing can be said about 4 bits against 8 bits: no model was trained and judged at both on "
-    "these test cases."
-)
-NO_MODELS = (
     "Nothing can be said about 4 bits against 8 bits: no trained model was judged at both on these "
     "test cases."
 )
@@ -100,10 +96,8 @@ def answer(study: Study) -> Answer:
         given = Answer(ALL_RANDOM)
     elif study.claim is not None:
         given = _of_claim(study.claim, study)
-    elif not study.pairs:
-        given = Answer(NO_PAIR)
     elif not recipes:
-        given = Answer(NO_MODELS)
+        given = Answer(NO_PAIR)
     else:
         given = _of_recipes(recipes, study)
 

@@ -295,7 +295,6 @@ class Study:
     set_name: str = ""
     prevalence: float | None = None
     grid: str | None = None
-    grid_digest: str | None = None
 
     @cached_property
     def models(self) -> list[Row]:
@@ -370,7 +369,6 @@ def studied(
             set_name=set_name if len(boards) > 1 else "",
             prevalence=prevalence,
             grid=found.grid if found else None,
-            grid_digest=found.grid_digest if found else None,
         )
         studies.append(one)
     return studies

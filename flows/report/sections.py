@@ -13,8 +13,6 @@ from flows.report.models import first_table
 from flows.report.rows import Study, rows_of
 from flows.report.table import Section, Table, as_markdown
 from tasks.corpus.case import SETS
-from tasks.grids.grid import GRIDS, load_grid
-from tasks.landing import grid_digest
 from tasks.spec import LABELS
 from warehouse.connect import listed, snapshot
 
@@ -66,12 +64,8 @@ def environment(study: Study) -> Section:
     name = "" if study.name is None else f" {study.name}"
     commands = [f"triage compare{name} --all", f"triage report{name}", "triage sql --list"]
     if study.grid:
-        is_shipped = (GRIDS / f"{study.grid}.toml").is_file()
-        if is_shipped and grid_digest(load_grid(study.grid)) == study.grid_digest:
-            commands.insert(0, f"triage sweep {study.grid}")
-        else:
-            own_file = f"with the settings that {study.grid} had: a file of its user's, or --set"
-            commands.insert(0, f"triage sweep GRID.toml  # {own_file}")
+        settings = "with the grid file and the --set values that the study had"
+        commands.insert(0, f"triage sweep {study.grid}  # {settings}")
     return Section([Table("Environments", records)] if records else [], commands=commands)
 
 
