@@ -92,7 +92,8 @@ def test_the_studies_are_listed_the_last_sweep_first_and_that_of_no_sweep_only_w
 
 def test_a_study_is_compared_alone_or_beside_another_and_the_last_sweeps_without_a_name(landing, printed):
     small, last = compared("small"), compared(None)
-    assert "no model was trained and judged at both on these test cases" in last and "trained and judged" not in small
+    both = "no trained model was judged at both on these test cases"
+    assert both in last and both not in small
     assert "This was the study small. Others: smaller" in small and "This was the study smaller. Others: small" in last
     assert last.count("Judged before, on other cases") == 1 and "Judged before" not in small
     assert evaluations_of_sweep("sweep-small-1") == ["e4", "e8"]
