@@ -190,7 +190,7 @@ class Bundle(Strict):
             # The false negative rate is 1 - recall: the same evidence.
             if gate["gate"] == "ed_false_negative_rate" or gate["state"] in ("PASS", "PROVISIONAL"):
                 continue
-            name = {"ed_recall": "ED recall", "ed_f2": "ED F2"}[gate["gate"]]
+            name = gate["gate"].replace("ed_", "ED ").replace("f2", "F2")
             reason = gate["note"] or "not available"
             if gate["value"] is not None:
                 threshold = gate["threshold"]

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from flows import compare
 from flows.report.answer import NO_PAIR, answer
-from flows.report.figures import BASELINES, RANDOM, figure, interval, percent
+from flows.report.figures import BASELINES, RANDOM, figure, interval, listed_name
 from flows.report.models import first_table, leaderboard, subgroups
 from flows.report.rows import Row, Study, by_common_rules, restated, studied
 from flows.report.sections import ASKED, SECTIONS, tables_of
@@ -514,15 +514,8 @@ def test_precisions_stand_against_the_reference_of_their_own_test_set(tmp_path):
         assert sizes == [1, 1] and len(SECTIONS["frontier"](study).tables[0]) == 2
 
 
-# --- Names ------------------------------------------------------------------------------------------
-
-
-def test_a_baseline_is_never_confused_with_the_recipe_of_that_name(tmp_path):
-    cell = "smol-4bit-baseline-s42"
-    land(tmp_path, recipe="baseline", cell_id=cell)
-    for name in BASELINES:
-        land_baseline(tmp_path, name, name, CASES)
-    load_all(tmp_path)
-    names = leaderboard(studied()[0])["experiment"]
-    assert names[0] == cell and set(names[1:]) == set(BASELINES.values())
-    assert percent(0.27) == "27%" and not any("baseline" in name for name in names[1:])
+def test_a_baseline_is_never_confused_with_the_recipe_of_that_name(study):
+    model = changed(study.board[0], recipe="baseline", cell_id="smol-4bit-baseline-s42")
+    names = [listed_name(changed(model, precision=None, recipe=name)) for name in BASELINES]
+    assert listed_name(model) == "smol-4bit-baseline-s42" and set(names) == set(BASELINES.values())
+    assert not any("baseline" in name for name in names)
