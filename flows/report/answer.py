@@ -96,7 +96,7 @@ def answer(study: Study) -> Answer:
         given = Answer(ALL_RANDOM)
     elif study.claim is not None:
         given = _of_claim(study.claim, study)
-    elif not recipes:
+    elif not (study.pairs and recipes):
         given = Answer(NO_PAIR)
     else:
         given = _of_recipes(recipes, study)
