@@ -13,15 +13,18 @@ from pathlib import Path
 from tasks.corpus.case import Case
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.vignettes.adversarial import ADVERSARIAL_VERSION, BANKS, adversarial_records
-from tasks.corpus.vignettes.contrast.bank import Learner, bank_digest, read_bank, teaching_bank
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION, KINDS
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record, embedded_records
 from tasks.corpus.vignettes.knowledge_base import (
     FURTHER,
+    Learner,
+    bank_digest,
     further_problems,
     general,
     knowledge_digest,
     problems,
+    read_bank,
+    teaching_bank,
 )
 from tasks.corpus.vignettes.label_rules import (
     CHILD_VITALS,

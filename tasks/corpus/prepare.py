@@ -25,10 +25,9 @@ from tasks.corpus.reading.sources import Located, locate
 from tasks.corpus.reading.tables import check_readable, read_set
 from tasks.corpus.splits import COPIES_VERSION, SHARES, check_apart, limited_sets, split_shares
 from tasks.corpus.vignettes.adversarial import ADVERSARIAL_VERSION, BANKS
-from tasks.corpus.vignettes.contrast.bank import bank_digest
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION
-from tasks.corpus.vignettes.knowledge_base import FURTHER, knowledge_digest
+from tasks.corpus.vignettes.knowledge_base import FURTHER, bank_digest, knowledge_digest
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.sets import (
     FACTS,

@@ -42,15 +42,12 @@ EveryLabel = Field(min_length=len(LABELS))
 """Of a dictionary with labels as keys: none may be missing."""
 
 
-class _OmittedAtDefault:
-    """Marks a setting that is younger than the ids: `Annotated[int, OMITTED_AT_DEFAULT]`.
+OMITTED_AT_DEFAULT = "omitted at its default"
+"""Marks a setting that is younger than the ids: `Annotated[int, OMITTED_AT_DEFAULT]`.
 
-    While it stands at its default no dump holds it, so that ids, digests and files are those of
-    before. A setting without the mark is part of them at any value: the older ones stay so.
-    """
-
-
-OMITTED_AT_DEFAULT = _OmittedAtDefault()
+While it stands at its default no dump holds it, so that ids, digests and files are those of before.
+A setting without the mark is part of them at any value: the older ones stay so.
+"""
 
 
 class Strict(BaseModel):

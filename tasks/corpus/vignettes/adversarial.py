@@ -19,10 +19,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from tasks.corpus.case import normal_text
-from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded
 from tasks.corpus.vignettes.draw_facts import draw_denials, draw_facts
 from tasks.corpus.vignettes.generator import Record, embedded_records, new_record, problems_of
-from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, tone
+from tasks.corpus.vignettes.knowledge_base import Bank, ClinicalProblem, read_bank, reworded, tone
 from tasks.corpus.vignettes.label_rules import Facts, decide
 from tasks.corpus.vignettes.render import Style, draw_style, told_by_no_nurse
 from tasks.spec import Label

@@ -1,8 +1,12 @@
-"""Reads the knowledge base: problems, contexts and wordings, in TOML that clinicians can amend."""
+"""Reads the knowledge base: problems, contexts and wordings, in TOML that clinicians can amend; and the
+banks of wordings of the contrast cases and of the second adversarial set, which are no part of it,
+since its bytes are in the digest of every embedded dataset.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import random
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -11,11 +15,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from tasks.spec import Strict
 
 FOLDER = Path(str(files("tasks.corpus.vignettes"))) / "knowledge"
+BANK_FOLDER = FOLDER.parent / "contrast"
 FURTHER = FOLDER / "further"  # problems of train alone, of which only `further_share` makes cases
 NOT_PROBLEMS = ("american", "contexts", "general", "phrases", "tone")
 Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
@@ -30,11 +35,14 @@ BAND_YEARS: dict[str, tuple[float, float]] = {
 WORDINGS = (
     3  # at least, of a complaint, a fact and its denial, so that words alone reveal none of them
 )
+EVERY = 4  # of each list of a teaching bank one entry in so many is for valid
 LISTABLE_WORDS = 6  # a longer note does not read well in a list
 PLAINLY_LONGER = 1.5  # times the natural course, so that a reader notices it too
 FEVER = 38.0  # degrees Celsius
 FEVER_WORDS = re.compile(r"fever|temperature|burning hot|chills")
 Phrases = dict[str, dict[str, list[str]]]
+Words = tuple[str, ...]
+Learner = Literal["train", "valid"]
 Kind = Literal["red", "amber", "mild"]
 KINDS: tuple[Kind, ...] = ("red", "amber", "mild")
 
@@ -258,3 +266,103 @@ def knowledge_digest(folder: Path = FOLDER) -> str:
 def _read(path: Path) -> dict[str, Any]:
     with path.open("rb") as handle:
         return tomllib.load(handle)
+
+
+class FlagWords(Strict):
+    """A general red flag in other words: see `ClinicalFact`; `other` tells it of somebody else."""
+
+    note: Words = Field(min_length=1)
+    say: Words = ()
+    deny: Words = Field(min_length=1)
+    other: Words = ()
+
+
+class FrameWordings(Strict):
+    """Wordings around the facts; those of a kind that a set lacks are empty."""
+
+    lists: Words = Field(min_length=1)
+    others: Words = ()
+    past: Words = ()
+    imagined: Words = ()
+    figures: Words = ()
+    fear: Words = Field(min_length=1)
+    ease: Words = Field(min_length=1)
+
+
+class Bank(Strict):
+    """The general red flags by name and the frames around them.
+
+    By problem: its complaints, and of its facts, by name, the most pictorial wording and the note.
+    """
+
+    flag: dict[str, FlagWords]
+    frame: FrameWordings
+    complaint: dict[str, Words] = Field(default_factory=dict)
+    picture: dict[str, dict[str, str]] = Field(default_factory=dict)
+    note: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+
+class RewordedProblem(ClinicalProblem):
+    """A problem whose general red flags are told in the words of a bank; it has no other general
+    facts, since a bank has no words for them."""
+
+    _flags: dict[str, ClinicalFact] = PrivateAttr(default_factory=dict)
+
+    def general_facts(self, kind: Kind) -> Mapping[str, ClinicalFact]:
+        return self._flags if kind == "red" else {}
+
+
+def reworded(problem: ClinicalProblem, bank: Bank, rng: random.Random) -> RewordedProblem:
+    """The problem in the words of a bank; of the names of a flag one is drawn."""
+    fields = dict(problem)
+    fields["complaint"] = bank.complaint.get(problem.id, problem.complaint)
+    for kind in KINDS:
+        fields[kind] = {
+            name: _own_fact(fact, name, problem.id, bank) for name, fact in fields[kind].items()
+        }
+
+    copy = RewordedProblem.model_construct(**fields)
+    for name, words in bank.flag.items():
+        fact = general().red[name]
+        update = {"note": rng.choice(words.note), "say": words.say or fact.say, "deny": words.deny}
+        copy._flags[name] = fact.model_copy(update=update)
+    return copy
+
+
+def _own_fact(fact: ClinicalFact, name: str, problem: str, bank: Bank) -> ClinicalFact:
+    """A fact of the problem itself, with what the bank says otherwise."""
+    note = bank.note.get(problem, {}).get(name)
+    picture = bank.picture.get(problem, {}).get(name)
+    words: dict[str, object] = {"note": note} if note else {}
+    if picture:
+        words["say"] = (*fact.say[:-1], picture)
+    return fact.model_copy(update=words) if words else fact
+
+
+@cache
+def read_bank(name: str) -> Bank:
+    """A bank by the name of its file."""
+    text = (BANK_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    return Bank.model_validate(tomllib.loads(text))
+
+
+@cache
+def teaching_bank(learner: Learner) -> Bank:
+    """The part of the teaching bank for a set: no wording is in both."""
+
+    def part(entry: Any) -> Any:
+        if isinstance(entry, dict):
+            return {key: part(value) for key, value in entry.items()}
+        return tuple(
+            words
+            for number, words in enumerate(entry, start=1)
+            if (number % EVERY == 0) == (learner == "valid")
+        )
+
+    return Bank.model_validate(part(read_bank("teaching").model_dump()))
+
+
+@cache
+def bank_digest(name: str) -> str:
+    """SHA-256 of a bank's file."""
+    return hashlib.sha256((BANK_FOLDER / f"{name}.toml").read_bytes()).hexdigest()

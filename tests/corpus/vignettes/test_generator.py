@@ -21,7 +21,6 @@ from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.splits import check_sets
 from tasks.corpus.vignettes import adversarial, generator
 from tasks.corpus.vignettes.adversarial import adversarial_records
-from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, teaching_bank
 from tasks.corpus.vignettes.contrast.cases import contrast_records
 from tasks.corpus.vignettes.generator import (
     GENERATOR_VERSION,
@@ -32,6 +31,7 @@ from tasks.corpus.vignettes.generator import (
     further_records,
 )
 from tasks.corpus.vignettes.knowledge_base import (
+    Bank,
     ClinicalFact,
     ClinicalProblem,
     contexts,
@@ -41,6 +41,8 @@ from tasks.corpus.vignettes.knowledge_base import (
     phrases,
     problem_named,
     problems,
+    read_bank,
+    teaching_bank,
     tone,
 )
 from tasks.corpus.vignettes.label_rules import CHILD_VITALS, WORSE_LATER, Facts, Vitals, decide, decisive_vital

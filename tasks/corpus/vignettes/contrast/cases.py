@@ -17,17 +17,17 @@ import random
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from tasks.corpus.vignettes.contrast.bank import (
+from tasks.corpus.vignettes.draw_facts import absent_red_flags, draw_facts, stems
+from tasks.corpus.vignettes.generator import Record, label_counts, new_record, problems_of
+from tasks.corpus.vignettes.knowledge_base import (
     Bank,
+    ClinicalProblem,
     Learner,
     RewordedProblem,
     Words,
     reworded,
     teaching_bank,
 )
-from tasks.corpus.vignettes.draw_facts import absent_red_flags, draw_facts, stems
-from tasks.corpus.vignettes.generator import Record, label_counts, new_record, problems_of
-from tasks.corpus.vignettes.knowledge_base import ClinicalProblem
 from tasks.corpus.vignettes.label_rules import Facts
 from tasks.corpus.vignettes.render import Style, draw_style, told_by_no_nurse
 from tasks.spec import LABELS, Label
