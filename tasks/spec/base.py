@@ -128,9 +128,7 @@ class HubSource(Strict):
     kind: Literal["hub"] = Field(description="weights from the Hugging Face Hub")
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of the repository")
     revision: str = Field(default="main", description="branch, tag or commit")
-    mirror: str | None = Field(
-        default=None, description="open repository with the same files, for a gated one"
-    )
+    mirror: str | None = Field(default=None, description="open copy of a gated repository")
 
 
 class PackageSource(Strict):
@@ -143,9 +141,7 @@ class PackageSource(Strict):
         description="path of the GGUF file inside the wheel, or the name to give the joined parts"
     )
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the GGUF file")
-    bytes: int | None = Field(
-        default=None, ge=1, description="size of the GGUF file, to check the free disk space first"
-    )
+    bytes: int | None = Field(default=None, ge=1, description="size of the GGUF file")
     parts: tuple[str, ...] = Field(
         default=(), description="packages whose files are joined, in this order"
     )
@@ -178,12 +174,8 @@ class BaseModelSpec(Strict):
 
     name: Name = Field(description="name by which `models` and the reports refer to it")
     licence: str = Field(description="licence of the weights")
-    terms: str | None = Field(
-        default=None, description="address of the terms of use, shown before the first download"
-    )
-    allow_mirror: bool = Field(
-        default=False, description="name a gated repository's open mirror when access is refused"
-    )
+    terms: str | None = Field(default=None, description="address of the terms of use, shown first")
+    allow_mirror: bool = Field(default=False, description="name the open mirror of a gated one")
     sources: tuple[Source, ...] = Field(
         min_length=1, description="where the weights come from; the first available source is used"
     )

@@ -34,16 +34,14 @@ class Scoring(Strict):
 
     passes: int = Field(default=50, ge=2, le=1000, description="Monte Carlo dropout passes")
     mc_cases: Annotated[int, Field(ge=3)] | Literal["all"] = Field(
-        default="all",
-        description="number of test cases in the dropout passes (a fixed stratified sample)",
+        default="all", description="test cases in the dropout passes, a stratified sample"
     )
     # At most ln 3, rounded up: the entropy of votes that three labels share evenly.
     review_entropy: float = Field(
         default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to flag a case"
     )
     cost_matrix: CostMatrix | None = Field(
-        default=None,
-        description="prices the decisions of every experiment; without it that of `[safety]`",
+        default=None, description="prices all decisions; without it that of `[safety]`"
     )
     conformal_miss_rate: float = Field(
         default=0.05, gt=0, lt=1, description="share of emergencies that conformal sets may miss"
@@ -107,14 +105,8 @@ class TimeLimit(Strict):
     It decides no result.
     """
 
-    factor: float = Field(
-        default=10,
-        ge=1,
-        description="multiple of the plan's estimate, made without the speed probe",
-    )
-    floor_seconds: float = Field(
-        default=3600, gt=0, description="minimum time limit, whatever the plan expects"
-    )
+    factor: float = Field(default=10, ge=1, description="multiple of the plan's estimate")
+    floor_seconds: float = Field(default=3600, gt=0, description="shortest limit")
 
     def seconds(self, expected_seconds: float) -> float:
         """The limit of a step that is expected to take `expected_seconds` seconds."""
@@ -131,12 +123,9 @@ class Grid(Strict):
         min_length=1, description="base models: built-in ones, or those of `[[base_model]]`"
     )
     weights: Literal["listed", "random"] = Field(
-        default="listed",
-        description="`random`: random weights of the real shapes, to measure memory and speed",
+        default="listed", description="`random`: random weights of the real shapes"
     )
-    allow_mirror: bool = Field(
-        default=False, description="for all models: name a gated repository's open mirror"
-    )
+    allow_mirror: bool = Field(default=False, description="for all models, as in `[[base_model]]`")
     bits: Annotated[tuple[Literal[4, 8], ...] | None, EachOnce, OMITTED_AT_DEFAULT] = Field(
         default=None,
         min_length=1,
@@ -171,16 +160,12 @@ class Grid(Strict):
         description="further base models; a built-in name is replaced",
     )
     further_precisions: Annotated[tuple[Precision, ...], EachOnce, OMITTED_AT_DEFAULT] = Field(
-        default=(),
-        alias="precision",
-        description="further precisions; a built-in name is refused",
+        default=(), alias="precision", description="further precisions; a built-in name is refused"
     )
     evaluation_sets: Annotated[tuple[EvaluationSet, ...], EachOnce] = Field(
         default=(), alias="evaluation_set", description="further sets to score"
     )
-    search: Search | None = Field(
-        default=None, description="settings that `triage search` varies; decides no experiment"
-    )
+    search: Search | None = Field(default=None, description="what `triage search` varies")
     primary: Annotated[Primary | None, OMITTED_AT_DEFAULT] = Field(
         default=None, description="the claim that the study is made for; decides no experiment"
     )

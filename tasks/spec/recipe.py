@@ -101,8 +101,7 @@ class PromptChoice(Strict):
     """What a model is asked, and the words that it answers with."""
 
     version: Literal[1, 2] = Field(
-        default=1,
-        description="1: the instruction; 2: the instruction and an answered example of each label",
+        default=1, description="1: the instruction; 2: also an answered example of each label"
     )
     answers: Answers | None = Field(
         default=None,
@@ -140,9 +139,7 @@ class Training(Strict):
     group_size: Literal[32, 64, 128] = Field(
         default=64, description="values that share one quantisation scale"
     )
-    num_layers: int = Field(
-        default=16, ge=1, description="number of blocks with LoRA, counted from the last"
-    )
+    num_layers: int = Field(default=16, ge=1, description="blocks with LoRA, counted from the last")
     target_modules: tuple[str, ...] = Field(
         default=("self_attn.q_proj", "self_attn.v_proj"),
         min_length=1,
@@ -172,12 +169,8 @@ class Training(Strict):
         description="tokens of a prompt and its answer; longer messages lose their middle and are"
         " counted",
     )
-    mask_prompt: Literal[True] = Field(
-        default=True, description="the loss covers the answer only, never the prompt"
-    )
-    report_every: int = Field(
-        default=50, ge=1, description="updates between two reports of the training loss"
-    )
+    mask_prompt: Literal[True] = Field(default=True, description="the loss covers the answer alone")
+    report_every: int = Field(default=50, ge=1, description="updates between reports of the loss")
     evaluate_every: int = Field(
         default=200, ge=1, description="updates between two evaluations on `valid`"
     )
@@ -194,16 +187,12 @@ class Recipe(Strict):
         description="`safety` adds class weights and the expected cost of a decision to the loss"
     )
     learning_rate: float = Field(gt=0, lt=1, description="peak rate, after the warm-up")
-    batch_size: int = Field(
-        ge=1, le=64, description="cases per optimizer update (the effective batch)"
-    )
+    batch_size: int = Field(ge=1, le=64, description="cases per update: the effective batch")
     rank: int = Field(ge=1, le=256, description="rank of the LoRA matrices")
     scale: float = Field(
         gt=0, le=1000, description="multiplies the LoRA update; PEFT's alpha is scale x rank"
     )
-    dropout: float = Field(
-        ge=0, lt=1, description="LoRA dropout; 0 leaves Monte Carlo dropout not available"
-    )
+    dropout: float = Field(ge=0, lt=1, description="LoRA dropout; with 0 no Monte Carlo dropout")
     iterations: int = Field(ge=1, le=100_000, description="optimizer updates")
     target_ed_recall: float | None = Field(
         default=None,
@@ -215,8 +204,7 @@ class Recipe(Strict):
         default=1.0, ge=0, le=100, description="weight lambda of the expected cost in the loss"
     )
     cost_matrix: CostMatrix | None = Field(
-        default=None,
-        description="cost of each decision (column) for each true label (row); `safety` only",
+        default=None, description="as in `[safety]`, for this recipe alone"
     )
     class_weights: ClassWeights | None = Field(
         default=None, description="weight of each label in the loss; `safety` only"
@@ -227,22 +215,13 @@ class Recipe(Strict):
         " `target_recall` for safety recipes",
     )
     lora_plus: Annotated[float, OMITTED_AT_DEFAULT] = Field(
-        default=1.0,
-        ge=0.01,
-        le=1000,
-        description="learning rate of the factor B over that of A, as in LoRA+, which names 16",
+        default=1.0, ge=0.01, le=1000, description="learning rate of B over that of A, as in LoRA+"
     )
     label_weight: Annotated[float, OMITTED_AT_DEFAULT] = Field(
-        default=1.0,
-        ge=0.01,
-        le=100,
-        description="weight of the label's tokens in the loss; that of the end of the answer is 1",
+        default=1.0, ge=0.01, le=100, description="weight of the label's tokens in the loss"
     )
     label_smoothing: Annotated[float, OMITTED_AT_DEFAULT] = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of the label's loss that is spread evenly over the three labels",
+        default=0.0, ge=0, lt=1, description="share of the label's loss spread over all labels"
     )
     sampling: Annotated[Sampling, OMITTED_AT_DEFAULT] = Field(
         default="natural",
@@ -336,24 +315,16 @@ class Search(Strict):
         min_length=1,
         description="shares of a trial's updates after which it pauses, and only the best go on",
     )
-    keep: Fraction = Field(
-        default=0.4,
-        description="share of the trials that go on at each pause: one in two, in three, ...",
-    )
+    keep: Fraction = Field(default=0.4, description="share of the trials that go on at each pause")
     start_up_trials: int = Field(
-        default=4,
-        ge=1,
-        le=1000,
-        description="trials before the sampler learns, at random but for the grid's own recipe",
+        default=4, ge=1, le=1000, description="random trials before the sampler learns"
     )
     over_triage: Fraction = Field(
-        default=0.3,
-        description="over-triage at which the ED recall of a safety recipe on `valid` is taken",
+        default=0.3, description="over-triage at which a safety recipe's ED recall is taken"
     )
     seed: Seed = Field(default=42, description="seed of the proposals")
     settings: dict[str, Searched] = Field(
-        default_factory=dict,
-        description="the searched settings; they need not stand in a table of their own",
+        default_factory=dict, description="the searched settings by dotted key"
     )
 
     @model_validator(mode="before")
