@@ -26,18 +26,9 @@ from tasks.corpus.case import SETS, Case, compared_group, text_digest
 from tasks.corpus.near_copies import BATCH, SimilarTexts, Sketch
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import Prompt
-from tasks.corpus.reading.sources import locate
+from tasks.corpus.reading.sources import Located, locate
 from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix
-from tasks.corpus.splits import (
-    COPY,
-    check_copies,
-    check_filled,
-    check_labels,
-    quotas,
-    split_cases,
-    split_off,
-    split_shares,
-)
+from tasks.corpus.splits import COPY, limited_sets, quotas
 from tasks.corpus.vignettes.sets import derive_again, evaluation_records, sets_of
 from tasks.runtime.errors import BadInput, Finding, Level
 from tasks.spec import LABELS, Data, EvaluationSet
@@ -47,8 +38,7 @@ SHOWN = 3  # places
 FEWEST_ED_GROUPS = 10  # below it an interval that resamples groups says little
 FEWEST_ED_CASES = 72  # that certify a recall of 0.95 without a miss
 SAMPLE = 20_000  # texts whose lengths are measured, where there are more
-# Cases of a table or train set up to which they are kept whole, so that the split can be tried.
-MOST_KEPT_CASES = 50_000
+MOST_SPLIT = 50_000  # rows up to which the split is tried
 ED = LABELS.index("ED")
 NO_GROUP = -1
 SPLIT_TABLE = len(SETS)  # the side of a table that the project splits
@@ -121,15 +111,14 @@ class Rows:
 
     `table`: per row the codes of its set, file, label, text, id and group (NO_GROUP without one),
     its number in the file, its words, and its side. `sets`, `files`, `groups`: names by code, of a
-    group its first spelling. `cases`: those of the table or train set, None where they are too
-    many. `sample`: an even sample of the texts; `longest`: the text with most words.
+    group its first spelling. `sample`: an even sample of the texts; `longest`: the text with most
+    words.
     """
 
     table: pd.DataFrame
     sets: list[str]
     files: list[str]
     groups: list[str]
-    cases: list[Case] | None
     sketch: Sketch
     sample: list[str]
     longest: str
@@ -159,11 +148,14 @@ def check_data(
     `tokenizers`: tokenizer.json files by the name to show; `prompt`: the grid's.
     """
     evaluation_sets = tuple(evaluation_sets)
-    rows = read_all(data, evaluation_sets)
+    sources = [locate(data), *map(locate, evaluation_sets)]
+    rows = read_all(data, sources)
     lines = _set_lines(rows)
     similar = _similar(rows)
-    has_all_sets = {*SETS} <= {*rows.sets}
-    split = None if has_all_sets else _try_split(rows, data)
+    split: Split = {}
+    split_finding = None
+    if not {*SETS} <= {*rows.sets}:
+        split, split_finding = _try_split(data, sources[0], lines)
     id_columns = {entry.name for entry in evaluation_sets if entry.id_column}
     if data.id_column:
         id_columns |= {*SETS, "all"}
@@ -179,8 +171,8 @@ def check_data(
     findings += _missing_labels(lines)
     if data.source == "embedded":
         findings.append(_derived_labels(data, evaluation_sets))
-    if not has_all_sets:
-        findings.append(_split_finding(split, data))
+    if split_finding:
+        findings.append(split_finding)
     findings += _certifiable_recall(lines, split, data)
     if prompt is not None and prompt.examples:
         findings.append(_examples_in(rows, prompt))
@@ -189,7 +181,7 @@ def check_data(
     return CorpusReport(lines, findings, _lengths(rows, tokenizers), places)
 
 
-def read_all(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Rows:
+def read_all(data: Data, sources: Iterable[Located]) -> Rows:
     """Read every row of a data set and its evaluation sets, once.
 
     Raises BadInput for a row that is no case, or for no rows.
@@ -199,14 +191,13 @@ def read_all(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Rows:
     files: dict[str, int] = {}
     groups: dict[str, int] = {}
     group_names: dict[int, str] = {}
-    cases: list[Case] | None = []
     sketch = Sketch()
     sample: list[str] = []
     step = 1
     longest = ""
     parts = []
 
-    numbered = _numbered(data, evaluation_sets)
+    numbered = _numbered(data, sources)
     while batch := list(itertools.islice(numbered, BATCH)):
         texts = [case.text for *_, case in batch]
         sketch.add(texts)
@@ -235,24 +226,18 @@ def read_all(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Rows:
                     "words": len(case.text.split()),
                 }
             )
-            if cases is not None and name in ("all", "train"):
-                cases.append(case)
         parts.append(pd.DataFrame(values))
-        if cases is not None and len(cases) > MOST_KEPT_CASES:
-            cases = None
 
     if not parts:
         raise no_cases(data.source, data)
     table = pd.concat(parts, ignore_index=True)
     names = list(group_names.values())
-    return Rows(table, list(sets), list(files), names, cases, sketch, sample, longest)
+    return Rows(table, list(sets), list(files), names, sketch, sample, longest)
 
 
-def _numbered(
-    data: Data, evaluation_sets: Iterable[EvaluationSet]
-) -> Iterator[tuple[str, str, int, Case]]:
+def _numbered(data: Data, sources: Iterable[Located]) -> Iterator[tuple[str, str, int, Case]]:
     """The set of each case, its file and number, which written as one are its place, and the case."""
-    for located in [locate(data), *map(locate, evaluation_sets)]:
+    for located in sources:
         source = located.columns
         if source.source == "embedded":
             if isinstance(source, Data):
@@ -466,13 +451,13 @@ def _crossing_groups(rows: Rows, familiar: Collection[str]) -> list[Finding]:
     return findings
 
 
-def _groups_with_ed(lines: Sequence[SetLine], split: Split | None) -> Finding:
+def _groups_with_ed(lines: Sequence[SetLine], split: Split) -> Finding:
     """The number of groups with ED cases in each set; a set with too few can show little.
 
     `split`: the project's own split, where it was tried.
     """
     by_set: dict[str, int] = {}
-    for name, cases in (split or {}).items():
+    for name, cases in split.items():
         groups = [case.group for case in cases if case.label == "ED"]
         names = {compared_group(group) for group in groups if group is not None}
         by_set[name] = len(names) + groups.count(None)
@@ -523,50 +508,29 @@ def _derived_labels(data: Data, evaluation_sets: Sequence[EvaluationSet]) -> Fin
     return Finding(name, "error", detail, remedy)
 
 
-def _try_split(rows: Rows, data: Data) -> Split | None:
-    """The sets into which the project splits the table, or what is given as train; None with too many
-    cases to try. Repeated texts count once.
-    """
-    if not rows.cases:
-        return None
-
-    unique: dict[str, Case] = {}
-    for case in rows.cases:
-        unique.setdefault(text_digest(case.text), case)
-    cases = list(unique.values())
-    if rows.is_split_by_us:
-        return split_cases(cases, data.seed, split_shares(data))
-    return split_off(cases, data, rows.sets)
-
-
-def _split_finding(split: Split | None, data: Data) -> Finding:
-    """Whether the split leaves a model something to learn from and to be judged by.
-
-    It says what the preparation of the data would say. A table that lacks a label can only be an
-    evaluation set, which is another finding; here it only has to fill the sets.
+def _try_split(data: Data, located: Located, lines: Sequence[SetLine]) -> tuple[Split, Finding]:
+    """The sets into which the project splits a table, or what is given as train; none where they leave
+    a model nothing to learn from or to be judged by, or with too many cases to try.
     """
     name = "our split"
-    if split is None:
+    learned = [line for line in lines if line.name in (*SETS, "all")]
+    if sum(line.rows for line in learned) > MOST_SPLIT:
         remedy = "too many cases to try: `triage data card` splits them, and names what is wrong"
-        return Finding(name, "warning", "not tried", remedy)
+        return {}, Finding(name, "warning", "not tried", remedy)
+
+    try:
+        split, _ = limited_sets(data, located)
+    except BadInput as error:
+        # What lacks a label can still be an evaluation set.
+        level: Level = "error" if all(learned[0].labels) else "warning"
+        return {}, Finding(name, level, "cannot be trained on", str(error).removesuffix("."))
 
     counts = {name: Counter(case.label for case in cases) for name, cases in split.items()}
-    try:
-        if all(any(count[label] for count in counts.values()) for label in LABELS):
-            check_copies(split)
-            check_labels(split, data.source)
-        else:
-            check_filled(split, data.source)
-    except BadInput as error:
-        return Finding(name, "error", "cannot be trained on", str(error).removesuffix("."))
-
     sizes = [f"{name} {n.total():,} ({n['ED']:,} ED)" for name, n in counts.items()]
-    return Finding(name, "ok", ", ".join(sizes))
+    return split, Finding(name, "ok", ", ".join(sizes))
 
 
-def _certifiable_recall(
-    lines: Sequence[SetLine], split: Split | None, data: Data
-) -> Iterator[Finding]:
+def _certifiable_recall(lines: Sequence[SetLine], split: Split, data: Data) -> Iterator[Finding]:
     """The recall that each scored set could certify at best: no miss among its ED cases.
 
     Where a grid limits its test set, what remains of it counts. Repeated texts count once.
@@ -580,7 +544,7 @@ def _certifiable_recall(
 
     for set_name, labels in cases.items():
         limit = data.limits.get("test")
-        if set_name in ("test", "our test set") and limit and sum(labels.values()) > limit:
+        if set_name in ("test", "our test set") and limit and sum(labels.values()) >= limit:
             labels = quotas(labels, limit)
             set_name += f" (limited to {limit})"
         elif set_name in SETS and set_name != "test":

@@ -81,7 +81,7 @@ def test_a_sound_table_passes_with_its_numbers(tmp_path):
     assert not report.errors and report.lengths[0].unit == "words" and report.lengths[0].longest == 8
 
 
-@pytest.mark.parametrize("table", [rows(2), rows(300, group="g"), rows(30), [*rows(60, group="g"), *rows(9, 99)]])
+@pytest.mark.parametrize("table", [rows(3), rows(300, group="g"), rows(30), [*rows(60, group="g"), *rows(9, 99)]])
 @pytest.mark.parametrize("has_test_file", [True, False])
 def test_what_is_too_small_for_our_split_fails_as_when_the_data_is_made(table, has_test_file, tmp_path):
     source = write(tmp_path / "a.jsonl", table)
@@ -94,7 +94,7 @@ def test_what_is_too_small_for_our_split_fails_as_when_the_data_is_made(table, h
     except BadInput as error:
         sentence = str(error)
 
-    assert bool(sentence) == (len(table) in (2, 300))
+    assert bool(sentence) == (len(table) in (3, 300))
     split = finding_of(check(source), "our split")
     assert split.level == ("error" if sentence else "ok") and split.remedy + "." * bool(sentence) == sentence
 
@@ -227,7 +227,7 @@ def test_the_certifiable_recall_is_that_of_the_test_set_within_its_limit(tmp_pat
     # Cases of an evaluation set are not split with the table.
     assert certified(check_with(table, rows(300, 1000)), "our test set") == certified(check(table), "our test set")
 
-    monkeypatch.setattr(check_module, "MOST_KEPT_CASES", 100)  # a large table: its cases are not kept
+    monkeypatch.setattr(check_module, "MOST_SPLIT", 100)  # a large table: its cases are not kept
     report = check(table)
     assert not any("our test set" in finding.name for finding in report.findings)
     untried = finding_of(report, "our split")
