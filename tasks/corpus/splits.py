@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tasks.corpus.case import (
@@ -134,15 +134,21 @@ def quotas(counts: Mapping[str, int], limit: int) -> dict[str, int]:
 
 
 def limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
-    """The four sets within their limits, and what an evaluation set must be apart from."""
+    """The four sets within their limits, and what an evaluation set must be apart from. Raises
+    BadInput for leaks, an empty set, and a train set that lacks a label.
+    """
+    shares = split_shares(data)
     if data.source == "embedded":
         sets = sets_of(data)
     elif "all" in located.files:
-        table = read_set(located.files["all"], data)
-        sets = split_cases(table, data.seed, split_shares(data))
+        sets = split_cases(read_set(located.files["all"], data), data.seed, shares)
     else:
         sets = {name: read_set(paths, data) for name, paths in located.files.items()}
-        sets.update(split_off(sets["train"], data, sets))
+        # What is given as train is split: train, and what is not given.
+        missing = [name for name in ("valid", "calibration") if name not in sets]
+        total = sum(shares[name] for name in ("train", *missing))
+        of_train = {name: shares[name] / total for name in ("train", *missing)}
+        sets.update(split_cases(sets["train"], data.seed, of_train))
         sets = {name: sets[name] for name in SETS}  # in the order of SETS, not of the files
 
     # Before the limits: what one grid leaves out, a grid with other limits may take.
@@ -154,8 +160,18 @@ def limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
 
     for name, limit in data.limits.items():
         sets[name] = limited(sets[name], limit, data.seed)
-    check_labels(sets, data.source)
-
+    for set_name, cases in sets.items():
+        if not cases:
+            raise BadInput(
+                f"{data.source}: no cases are left for {set_name}; give more cases or groups, or fewer "
+                "copies of one text."
+            )
+    if lacking := sorted(set(LABELS) - {case.label for case in sets["train"]}):
+        count = sum(case.label == lacking[0] for cases in sets.values() for case in cases)
+        raise BadInput(
+            f"{data.source}: train has no case labelled {lacking[0]}, and the other sets have "
+            f"{count}; add some, or give more groups so that each set gets all labels."
+        )
     return sets, learned
 
 
@@ -165,47 +181,11 @@ def split_shares(data: Data) -> dict[str, float]:
     return {name: shares[name] for name in SETS}
 
 
-def split_off(train: Sequence[Case], data: Data, given_sets: Collection[str]) -> Sets:
-    """The sets into which the cases given as train are split: train, and what `given_sets` lack."""
-    of_all = split_shares(data)
-    shares = {"train": of_all["train"]}
-    shares |= {name: of_all[name] for name in ("valid", "calibration") if name not in given_sets}
-    total = sum(shares.values())
-    return split_cases(train, data.seed, {name: share / total for name, share in shares.items()})
-
-
-def check_filled(sets: Mapping[str, Sequence[Case]], source: str) -> None:
-    """Refuse a set without a case. Raises BadInput."""
-    for name, cases in sets.items():
-        if not cases:
-            raise BadInput(
-                f"{source}: no cases are left for {name}; give more cases or groups, or fewer copies "
-                "of one text."
-            )
-
-
-def check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
-    """Refuse an empty set, and a train set that lacks a label. Raises BadInput."""
-    check_filled(sets, source)
-    if missing := sorted(set(LABELS) - {case.label for case in sets["train"]}):
-        count = sum(case.label == missing[0] for cases in sets.values() for case in cases)
-        raise BadInput(
-            f"{source}: train has no case labelled {missing[0]}, and the other sets have {count}; "
-            "add some, or give more groups so that each set gets all labels."
-        )
-
-
 def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
     """Refuse the same text, id, group or near copies in two sets. Raises BadInput, which names cases
     by id only.
     """
     if leak := _leak(sets, ("text", "id", "group")):
-        raise BadInput(leak)
-
-
-def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:
-    """Refuse texts of two sets that are nearly the same. Raises BadInput."""
-    if leak := _leak(sets, ()):
         raise BadInput(leak)
 
 

@@ -77,19 +77,15 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, without a byte order mark; decoded one by one, for the error."""
     with path.open("rb") as handle:
         for number, raw in enumerate(handle, start=1):
-            if b"\0" in raw:
-                raise BadInput(
-                    f"{place(path, number)}: holds NUL bytes, so it is not plain text; save the "
-                    "file as UTF-8."
-                )
-
             try:
-                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                text = "\0"
+            if "\0" in text:
                 raise BadInput(
-                    f"{place(path, number)}: is not UTF-8 at byte {error.start + 1}; save the file "
-                    "as UTF-8."
-                ) from error
+                    f"{place(path, number)}: is no text in UTF-8; save the file as UTF-8."
+                )
+            yield number, text
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

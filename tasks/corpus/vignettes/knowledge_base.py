@@ -317,9 +317,15 @@ def reworded(problem: ClinicalProblem, bank: Bank, rng: random.Random) -> Reword
     fields = dict(problem)
     fields["complaint"] = bank.complaint.get(problem.id, problem.complaint)
     for kind in KINDS:
-        fields[kind] = {
-            name: _own_fact(fact, name, problem.id, bank) for name, fact in fields[kind].items()
-        }
+        facts = dict(fields[kind])
+        for name, note in bank.note.get(problem.id, {}).items():
+            if name in facts:
+                facts[name] = facts[name].model_copy(update={"note": note})
+        for name, picture in bank.picture.get(problem.id, {}).items():
+            if name in facts:
+                say = (*facts[name].say[:-1], picture)
+                facts[name] = facts[name].model_copy(update={"say": say})
+        fields[kind] = facts
 
     copy = RewordedProblem.model_construct(**fields)
     for name, words in bank.flag.items():
@@ -327,16 +333,6 @@ def reworded(problem: ClinicalProblem, bank: Bank, rng: random.Random) -> Reword
         update = {"note": rng.choice(words.note), "say": words.say or fact.say, "deny": words.deny}
         copy._flags[name] = fact.model_copy(update=update)
     return copy
-
-
-def _own_fact(fact: ClinicalFact, name: str, problem: str, bank: Bank) -> ClinicalFact:
-    """A fact of the problem itself, with what the bank says otherwise."""
-    note = bank.note.get(problem, {}).get(name)
-    picture = bank.picture.get(problem, {}).get(name)
-    words: dict[str, object] = {"note": note} if note else {}
-    if picture:
-        words["say"] = (*fact.say[:-1], picture)
-    return fact.model_copy(update=words) if words else fact
 
 
 @cache

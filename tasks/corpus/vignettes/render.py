@@ -260,18 +260,14 @@ def _nurse_note(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> s
         span = f"{count}/{SHORTHAND[unit]}"
     lead = rng.choice(("c/o ", "presents with ", "", "reports "))
     ago = " ago" if problem.event else ""
-    heading = f"{_age_and_sex(facts)}, {lead}{problem.note}, {span}{ago}"
-    return " ".join(f"{part[:1].upper()}{part[1:]}." for part in [heading, *parts, *readings])
-
-
-def _age_and_sex(facts: Facts) -> str:
-    """34F; 7/12 M for seven months; 3/52 M for three weeks."""
-    sex = "F" if facts.sex == "f" else "M"
+    # 34F; 7/12 M for seven months; 3/52 M for three weeks.
+    patient = f"{max(1, int(facts.age * 52))}/52 "
     if facts.age >= MONTHS_BELOW:
-        return f"{int(facts.age)}{sex}"
-    if facts.age >= WEEKS_BELOW:
-        return f"{int(facts.age * 12)}/12 {sex}"
-    return f"{max(1, int(facts.age * 52))}/52 {sex}"
+        patient = str(int(facts.age))
+    elif facts.age >= WEEKS_BELOW:
+        patient = f"{int(facts.age * 12)}/12 "
+    heading = f"{patient}{facts.sex.upper()}, {lead}{problem.note}, {span}{ago}"
+    return " ".join(f"{part[:1].upper()}{part[1:]}." for part in [heading, *parts, *readings])
 
 
 def _denials_in_a_note(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
