@@ -23,10 +23,10 @@ from tasks.scoring.baselines import TARGET
 from tasks.scoring.scorer import UNTUNED, Scorer, sample_of, score_sets
 from tasks.spec import LABELS, ExperimentSpec
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
-from tasks.tuning.data import Batch, load_set, load_template, make_batch, sorted_batches
+from tasks.tuning.data import load_set, load_template, make_batch, sorted_batches
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.model import SharedPast, project, run_blocks
+from tasks.tuning.model import project, run_blocks
 from tasks.tuning.step import label_terms, leading_past, score_cases
 
 
@@ -144,25 +144,47 @@ def _predict(
     name: str, adapted: Adapted, prefix: Prefix, case_numbers: list[int], emit: Emit
 ) -> Predicted:
     """A model's predictions on these cases; TriageError if its logits are not finite."""
+    stack = adapted.stack
+    cases = prefix.cases
+    leading = cases.leading
     past = leading_past(adapted, prefix)
     position = {number: i for i, number in enumerate(case_numbers)}
     # One array from the start: a second copy of a thousand rows of Gemma's is a gigabyte.
-    vocabulary = adapted.stack.model.args.vocab_size
-    logits = np.empty((len(case_numbers), vocabulary), np.float32)
+    logits = np.empty((len(case_numbers), stack.model.args.vocab_size), np.float32)
     label_logp = np.empty((len(case_numbers), len(LABELS)), np.float32)
     of_cases = np.zeros((len(case_numbers), 2))
     text_nll = 0.0
-    text_tokens = 0
     predicted_cases = 0
 
-    for numbers in sorted_batches(prefix.cases, TOKENS_AT_ONCE, case_numbers):
-        predicted = _forward(adapted, prefix, past, make_batch(prefix.cases, numbers))
+    for numbers in sorted_batches(cases, TOKENS_AT_ONCE, case_numbers):
+        batch = make_batch(cases, numbers)
+        rows = batch.rows[:: cases.per_case]  # a case's rows differ in the completion alone
+        hidden = prefix.hidden(rows, batch.length)
+        hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth, past)
+        nll = mx.array(0.0)
+        for i, row in enumerate(rows):
+            at = position[numbers[i]]
+            of_prompt = project(stack, hidden[i, : row.first + 1 - leading])
+            following = mx.array(row.inputs[leading + 1 : row.first + 1])
+            of_case = mx.array(0.0)
+            if len(
+                following
+            ):  # of a single case, all tokens but the last belong to the instruction
+                at_token = mx.take_along_axis(of_prompt[:-1], following[:, None], axis=1)[:, 0]
+                of_case = (mx.logsumexp(of_prompt[:-1], axis=1) - at_token).sum()
+                nll = nll + of_case
+
+            # Case by case: the sums over one case's logits are done before the next one's are made.
+            mx.eval(nll, of_case, of_prompt[-1])
+            logits[at] = np.array(of_prompt[-1])
+            of_cases[at] = float(np.array(of_case)), len(following)
+
+        text_nll += float(np.array(nll))
         positions = [position[number] for number in numbers]
-        logits[positions] = predicted.logits
-        label_logp[positions] = predicted.label_logp
-        text_nll += predicted.text_nll
-        text_tokens += predicted.text_tokens
-        of_cases[positions] = predicted.of_cases
+        if cases.per_case == 1:
+            label_logp[positions] = logits[positions][:, list(cases.label_tokens)]
+        else:  # from the labels' full length
+            label_logp[positions] = np.array(label_terms(adapted, prefix, batch, past).label_logp)
         predicted_cases += len(numbers)
         emit(ProgressReport(f"fidelity of {name}", predicted_cases, len(case_numbers)))
 
@@ -172,45 +194,5 @@ def _predict(
         )
 
     mx.clear_cache()
+    text_tokens = int(of_cases[:, 1].sum())
     return Predicted(logits, label_logp, text_nll, text_tokens, of_cases)
-
-
-def _forward(
-    adapted: Adapted, prefix: Prefix, past: list[SharedPast | None], batch: Batch
-) -> Predicted:
-    """The predictions on one batch; `past`: of the instruction."""
-    stack = adapted.stack
-    leading = prefix.cases.leading
-    rows = batch.rows[:: prefix.cases.per_case]  # a case's rows differ in the completion alone
-    hidden = prefix.hidden(rows, batch.length)
-    hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth, past)
-
-    label_logits = []
-    of_cases = []
-    nll = mx.array(0.0)
-    tokens = 0
-    for i, row in enumerate(rows):
-        logits = project(stack, hidden[i, : row.first + 1 - leading])
-        label_logits.append(logits[-1])
-
-        following = mx.array(row.inputs[leading + 1 : row.first + 1])
-        of_case = mx.array(0.0)
-        if len(following):  # of a single case, all tokens but the last belong to the instruction
-            at_token = mx.take_along_axis(logits[:-1], following[:, None], axis=1)[:, 0]
-            of_case = (mx.logsumexp(logits[:-1], axis=1) - at_token).sum()
-            nll = nll + of_case
-
-        tokens += len(following)
-        # Case by case: the sums over one case's logits are done before the next one's are made.
-        mx.eval(nll, of_case, label_logits[-1])
-        of_cases.append((float(np.array(of_case)), len(following)))
-
-    predicted = np.stack([np.array(logits) for logits in label_logits])
-    if prefix.cases.per_case == 1:
-        label_logp = np.asarray(predicted[:, list(prefix.cases.label_tokens)])
-    else:  # from the labels' full length
-        label_logp = np.array(label_terms(adapted, prefix, batch, past).label_logp)
-
-    return Predicted(
-        predicted, label_logp, float(np.array(nll)), tokens, np.array(of_cases, np.float64)
-    )

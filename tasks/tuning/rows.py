@@ -177,26 +177,24 @@ class TrainingOutcome:
     @classmethod
     def of_complete(cls, folder: Path) -> TrainingOutcome:
         """That of a complete folder. Raises BrokenFolder if its digests do not match."""
-        manifest = TrainingManifest.read(folder, deep=True)
+        summary = TrainingManifest.read(folder, deep=True).summary
         training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        return cls(summary=manifest.summary, curve=_points(training["curve"]))
+        return cls(summary=summary, curve=tuple(CurvePoint(**p) for p in training["curve"]))
 
     @classmethod
     def of_failure(cls, folder: Path, error: Exception) -> TrainingOutcome:
         """That of a training that ended with `error`, with summary and curve if it diverged."""
         if not isinstance(error, Diverged):
             return cls("failed", str(error))
-        try:
-            reached = json.loads((folder / DIVERGED).read_text(encoding="utf-8"))
-            summary = TrainingSummary.model_validate(reached["summary"])
-            return cls("diverged", str(error), summary, _points(reached["curve"]))
-        except (OSError, ValueError, KeyError):
-            # Nothing was recorded, as when the untuned scores are not finite.
+        path = folder / DIVERGED
+        if not path.exists():  # nothing was recorded, as when the untuned scores are not finite
             return cls("diverged", str(error))
 
-
-def _points(curve: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:
-    return tuple(CurvePoint(**point) for point in curve)
+        reached = json.loads(path.read_text(encoding="utf-8"))
+        summary = TrainingSummary.model_validate(reached["summary"])
+        return cls(
+            "diverged", str(error), summary, tuple(CurvePoint(**p) for p in reached["curve"])
+        )
 
 
 def training_rows(
