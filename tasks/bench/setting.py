@@ -54,7 +54,7 @@ class Setting(BaseModel):
     """One engine's training step, and what all engines derive from it: `batch` cases of `length`
     tokens, LoRA on the last `layers` blocks.
 
-    `repeats`: timed steps. `gradients`: the file of each engine's gradients, to compare them.
+    `repeats`: timed steps.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,7 +66,6 @@ class Setting(BaseModel):
     length: int
     layers: int
     repeats: int
-    gradients: dict[str, Path] = {}
 
     @property
     def config(self) -> dict[str, Any]:

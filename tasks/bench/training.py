@@ -17,7 +17,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.trainer import TrainingArgs, default_loss, iterate_batches, train
 from mlx_lm.tuner.utils import linear_to_lora_layers
@@ -27,7 +26,6 @@ from tasks.bench.setting import (
     Setting,
     Weights,
     first_gradients,
-    largest_difference,
     matmul_flops,
     matmul_speed,
     start_adapter,
@@ -70,31 +68,6 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         "matmul_gflops": max(speed_before, matmul_speed(*largest)),
         "peak_rss_bytes": peak_resident_bytes(),
         "leading_tokens": cases.leading,
-    }
-
-
-def compare(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Per engine, how far its gradients are from stock's (`to_stock`) and from the same step's in
-    float64 (`to_float64`).
-
-    `args`: the fields of Setting, with `gradients` for `stock` among others. The second figure is
-    the error of float32 itself: with real weights, whose activations span five orders of magnitude,
-    no engine is exact.
-    """
-    setting = Setting.model_validate(args)
-    # The only device that has float64.
-    mx.set_default_device(mx.cpu)
-    exact = float64_gradients(setting)
-    by_engine: dict[str, Any] = {name: mx.load(str(p)) for name, p in setting.gradients.items()}
-
-    return {
-        engine: {
-            "to_stock": None
-            if engine == "stock"
-            else largest_difference(gradients, by_engine["stock"]),
-            "to_float64": largest_difference(gradients, exact),
-        }
-        for engine, gradients in by_engine.items()
     }
 
 
@@ -185,26 +158,6 @@ def measure_stock(setting: Setting, cases: EncodedCases) -> dict[str, Any]:
         "notes": notes,
         "prefix": None,
     }
-
-
-def float64_gradients(setting: Setting) -> Weights:
-    """Stock's loss on the dense weights in float64, case by case to spare memory (all have as many
-    scored tokens).
-    """
-    model = _stock_model(setting, dense=True)
-    model.set_dtype(mx.float64)
-    cases = setting.cases
-    step = nn.value_and_grad(model, lambda m, tokens, lengths: default_loss(m, tokens, lengths)[0])
-
-    total: Weights = {}
-    for case in _dataset(cases):
-        _, gradients = step(model, *next(iterate_batches([case], 1, setting.length + PADDING)))
-        total = {
-            name: g / setting.batch + total.get(name, 0) for name, g in tree_flatten(gradients)
-        }
-        mx.eval(total)
-
-    return total
 
 
 def _stock_model(setting: Setting, dense: bool) -> nn.Module:
