@@ -401,35 +401,27 @@ def choose_micro_batch(
 ) -> MemoryChoice:
     """How to compute an effective batch within `limit` bytes, weights included; see choose_memory."""
     cases = prefix.cases
+    encoded = cases.encoded
+    longest = max(range(len(encoded)), key=lambda number: len(encoded[number].prompt))
 
     def peak(checkpointing: bool, count: int) -> int:
         model = adapted.with_checkpoints(checkpointing)
-        return int(SLACK * step_peak(model, prefix, objective, count))
+        mx.clear_cache()
+        active_bytes = mx.get_active_memory()
+        mx.reset_peak_memory()
+        # At 0 MLX finishes each result before it allocates the next, so that the peak depends
+        # little on what else the machine does.
+        usual_limit = mx.set_memory_limit(0)
+        batch = effective_batch(cases, [longest] * count, count, (0, 0))
+        mx.eval(update_gradients(model, prefix, batch, objective))
+        mx.set_memory_limit(usual_limit)
+        return int(SLACK * (mx.get_peak_memory() - active_bytes))
 
     # The optimizer's state and the accumulated gradient are not allocated yet.
     held_bytes = mx.get_active_memory() + STATE_BYTES * adapted.trainable
-    batch = min(batch_size, len(cases.encoded))
-    longest = max(len(row.inputs) for row in cases.rows) * cases.per_case
-    return choose_memory(peak, held_bytes, batch, longest, limit, emit)
-
-
-def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int = 1) -> int:
-    """Bytes that the gradients of `count` times the set's longest case need on top of what is held.
-
-    With a memory limit of 0 MLX finishes each result before it allocates the next, so that the peak
-    depends little on what else the machine does.
-    """
-    encoded = prefix.cases.encoded
-    longest = max(range(len(encoded)), key=lambda number: len(encoded[number].prompt))
-    mx.clear_cache()
-    active_bytes = mx.get_active_memory()
-    mx.reset_peak_memory()
-
-    usual_limit = mx.set_memory_limit(0)
-    batch = effective_batch(prefix.cases, [longest] * count, count, (0, 0))
-    mx.eval(update_gradients(adapted, prefix, batch, objective))
-    mx.set_memory_limit(usual_limit)
-    return int(mx.get_peak_memory() - active_bytes)
+    batch = min(batch_size, len(encoded))
+    longest_tokens = max(len(row.inputs) for row in cases.rows) * cases.per_case
+    return choose_memory(peak, held_bytes, batch, longest_tokens, limit, emit)
 
 
 def keep_within(limit: int, cache_bytes: int) -> None:
