@@ -83,10 +83,6 @@ class Objective:
     def is_higher_better(self) -> bool:
         return self.metric != "validation value"
 
-    def loss(self, value: float) -> float:
-        """A number that is lower for a better value."""
-        return -value if self.is_higher_better else value
-
 
 @dataclass(frozen=True)
 class Space:
@@ -188,10 +184,11 @@ class Space:
         values: dict[str, Value] = {}
         for key, searched in self.settings.items():
             own_value = _value_in(self.grid, key)
-            candidates: Iterable[Value] = searched if not isinstance(searched, Range) else ()
-            if isinstance(searched, Range) and isinstance(own_value, int | float):
-                candidate = int(own_value) if is_whole(searched) else own_value
-                candidates = [candidate] if searched.low <= candidate <= searched.high else []
+            candidates: Iterable[Value] = ()
+            if not isinstance(searched, Range):
+                candidates = searched
+            elif isinstance(own_value, int | float) and searched.low <= own_value <= searched.high:
+                candidates = (int(own_value) if is_whole(searched) else own_value,)
 
             # Compared as the grid reads them: 20 is 20.0, and a list is a tuple.
             equal = [c for c in candidates if _value_in(self.grid_with({key: c}), key) == own_value]

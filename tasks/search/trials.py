@@ -74,7 +74,8 @@ class Trial(Event):
     @property
     def ranks(self) -> Sequence[tuple[float, float]]:
         """What it is compared by at each rung, lower is better."""
-        return [(self.objective.loss(rung.value), rung.validation) for rung in self.rungs]
+        sign = -1 if self.objective.is_higher_better else 1
+        return [(sign * rung.value, rung.validation) for rung in self.rungs]
 
     @property
     def update(self) -> int:
