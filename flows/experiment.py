@@ -104,9 +104,8 @@ def experiment(
 
 
 def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
-    remove_abandoned(
-        home(), *PLACES
-    )  # of runs that were killed here: no sweep runs in a worker's home
+    # Of runs that were killed here: no sweep runs in a worker's home.
+    remove_abandoned(home(), *PLACES)
     refuse_unusable()
     spec = selection.cells[0]
     label_run(selection, name=spec.title)
