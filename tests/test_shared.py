@@ -36,6 +36,13 @@ def shared(request, tmp_path, monkeypatch) -> SharedFolder:
     return outcome
 
 
+@pytest.fixture
+def mounted(tmp_path, monkeypatch) -> SharedFolder:
+    """An empty mounted folder."""
+    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "mount"))
+    return shared_folder()
+
+
 def sealed(folder: Path, text: str, **extra: object) -> Path:
     (folder / "below").mkdir(parents=True)
     (folder / "figures.txt").write_text(text)
@@ -183,7 +190,7 @@ def another_home(monkeypatch, tmp_path, name):
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / name / "triage.duckdb"))
 
 
-def test_what_one_machine_lands_another_has_and_the_later_version_gives_way(shared, tmp_path, monkeypatch):
+def test_what_one_machine_lands_another_has_and_the_later_version_gives_way(mounted, tmp_path, monkeypatch):
     assert not is_landed(DATASET)
     land("first")
     another_home(monkeypatch, tmp_path, "second")
@@ -225,7 +232,7 @@ def test_what_is_damaged_is_brought_again_or_put_there_again_by_the_machine_that
     assert verify(landed) and landed_names() == ["first"]
 
 
-def test_an_evaluation_comes_with_the_baseline_that_it_evaluates(shared, tmp_path, monkeypatch):
+def test_an_evaluation_comes_with_the_baseline_that_it_evaluates(mounted, tmp_path, monkeypatch):
     land_training("completed")
     land_together([("t-1-e1", "evaluation", evaluation("t-1-e1", "t-1"))])
     another_home(monkeypatch, tmp_path, "asks")
@@ -238,16 +245,16 @@ def land_training(status: str, **values: object) -> None:
     land_together([("t-1", "training", training("t-1", status=status, **values))])
 
 
-def test_a_failed_training_makes_way_for_the_one_that_completes(shared, tmp_path, monkeypatch):
+def test_a_failed_training_makes_way_for_the_one_that_completes(mounted, tmp_path, monkeypatch):
     land_training("failed")
-    assert shared.manifest("landing/t-1") is None and shared.manifest("failed/t-1") is not None
+    assert mounted.manifest("landing/t-1") is None and mounted.manifest("failed/t-1") is not None
     another_home(monkeypatch, tmp_path, "asks")
     take_over(["t-1"], DATA)
     assert landed_status("t-1") == "failed"
 
     another_home(monkeypatch, tmp_path, "second")
     land_training("completed")
-    assert shared.manifest("landing/t-1") is not None
+    assert mounted.manifest("landing/t-1") is not None
     another_home(monkeypatch, tmp_path, "asks")
     take_over(["t-1"], DATA)
     assert landed_status("t-1") == "completed"
@@ -255,7 +262,7 @@ def test_a_failed_training_makes_way_for_the_one_that_completes(shared, tmp_path
 
 @pytest.mark.parametrize("status", ["failed", "completed"])
 def test_of_two_versions_of_a_training_a_failed_one_gives_way_and_else_the_shared_one_stays(
-    status, shared, tmp_path, monkeypatch
+    status, mounted, tmp_path, monkeypatch
 ):
     land_training(status)
     another_home(monkeypatch, tmp_path, "asks")
@@ -266,7 +273,7 @@ def test_of_two_versions_of_a_training_a_failed_one_gives_way_and_else_the_share
     here = read_manifest(home() / "landing" / "t-1")["digest"]
     take_over(["t-1"], DATA)
     assert landed_status("t-1") == "completed"
-    expected = here if status == "failed" else shared.manifest("landing/t-1")["digest"]
+    expected = here if status == "failed" else mounted.manifest("landing/t-1")["digest"]
     assert read_manifest(home() / "landing" / "t-1")["digest"] == expected
     assert status == "failed" or expected != here
 
@@ -274,7 +281,7 @@ def test_of_two_versions_of_a_training_a_failed_one_gives_way_and_else_the_share
 # --- trainings ----------------------------------------------------------------------------------
 
 
-def test_an_adapter_comes_with_its_training_and_the_cases_from_which_it_learned(shared, tmp_path, monkeypatch):
+def test_an_adapter_comes_with_its_training_and_the_cases_from_which_it_learned(mounted, tmp_path, monkeypatch):
     sets = {name: {"digest": f"{name}-digest", "cases": 1, "labels": {}} for name in SETS}
     data = tmp_path / "cases"
     data.mkdir()
@@ -290,20 +297,20 @@ def test_an_adapter_comes_with_its_training_and_the_cases_from_which_it_learned(
     }  # fmt: skip
 
     elsewhere = tmp_path / "two" / "t-1"
-    assert bring_adapter(shared, elsewhere, print) and not bring_adapter(shared, elsewhere, print)
+    assert bring_adapter(mounted, elsewhere, print) and not bring_adapter(mounted, elsewhere, print)
     assert verify(elsewhere)
 
 
-def test_a_damaged_adapter_is_trained_again_and_shared_in_its_place(shared, tmp_path):
+def test_a_damaged_adapter_is_trained_again_and_shared_in_its_place(mounted, tmp_path):
     first = sealed(tmp_path / "one" / "t-1", "weights")
-    share_adapter(shared, first)
-    digest = shared.manifest("experiments/t-1")["digest"][:12]
-    shared.fs.pipe_file(f"{shared.root}/experiments/t-1/{digest}/figures.txt", b"WEIGHTS")
+    share_adapter(mounted, first)
+    digest = mounted.manifest("experiments/t-1")["digest"][:12]
+    mounted.fs.pipe_file(f"{mounted.root}/experiments/t-1/{digest}/figures.txt", b"WEIGHTS")
 
     events = []
     second = tmp_path / "two" / "t-1"
-    bring_adapter(shared, second, events.append)
+    bring_adapter(mounted, second, events.append)
     assert not second.exists() and [type(event) for event in events] == [StepWarning]
-    share_adapter(shared, first)
-    bring_adapter(shared, second, events.append)
+    share_adapter(mounted, first)
+    bring_adapter(mounted, second, events.append)
     assert verify(second)
