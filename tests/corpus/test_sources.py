@@ -130,21 +130,6 @@ def test_shards_and_usual_names_are_understood(names, parts, tmp_path):
     assert {name: len(paths) for name, paths in files.items()} == parts
 
 
-@pytest.mark.parametrize(
-    ("names", "sentence"),
-    [
-        ([f"test-00000-of-00001-{digest}" for digest in DIGESTS], "each of the 1 parts of test once; .* remove"),
-        (["test-00000-of-00002"], "each of the 2 parts of test once; add"),
-        (["test-00000-of-00002", "test-00000-of-00003"], "each of the [23] parts of test once"),
-        ([f"test-00000-of-00002-{digest}" for digest in DIGESTS], "each of the 2 parts of test once"),
-    ],
-)
-def test_a_set_with_other_parts_than_it_should_have_is_refused(names, sentence, tmp_path):
-    put(tmp_path, [f"{name}.jsonl" for name in (*names, "train")])
-    with pytest.raises(BadInput, match=sentence):
-        locate(Data(source=str(tmp_path)))
-
-
 @pytest.fixture
 def given(tmp_path) -> Data:
     """Four given sets, of texts that no other file has."""
@@ -223,6 +208,16 @@ def test_a_folder_with_a_test_file_is_an_evaluation_set_by_it_alone(names, given
         (["train.jsonl", "test.jsonl", "calibration.csv.zip"], r"calibration\.csv\.zip is compressed .* remove it"),
         (["a.csv", "b.xlsx"], r"b\.xlsx is .* of a kind that is not read"),
         (["a-00000-of-00003.csv", "a-00001-of-00003.csv", "b.csv"], "each of the 3 parts of a once; add"),
+        (
+            ["train.csv", *(f"test-00000-of-00001-{digest}.csv" for digest in DIGESTS)],
+            "1 parts of test once; .* remove",
+        ),
+        (
+            ["train.csv", *(f"test-00000-of-00002-{digest}.csv" for digest in DIGESTS)],
+            "each of the 2 parts of test once",
+        ),
+        (["train.csv", "test-00000-of-00002.csv"], "each of the 2 parts of test once; add"),
+        (["train.csv", "test-00000-of-00002.csv", "test-00000-of-00003.csv"], "each of the [23] parts of test once"),
         (["a.jsonl", "sub/b.jsonl"], r"sub/b\.jsonl lies deeper than the folder .* move it up"),
         (["train.jsonl", "test.jsonl", "data/more/b.csv"], r"data/more/b\.csv lies deeper"),
         (["train.csv", "train.jsonl", "test.csv"], r"train\.csv and train\.jsonl; keep one"),

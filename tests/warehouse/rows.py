@@ -111,7 +111,13 @@ def evaluation(
 
 
 def land_arm(
-    root: Path, id: str, bits: int | None = 4, cases: list[Any] = FIVE, groups: bool = False, on: str = "set", **values: Any
+    root: Path,
+    id: str,
+    bits: int | None = 4,
+    cases: list[Any] = FIVE,
+    groups: bool = False,
+    on: str = "set",
+    **values: Any,
 ) -> None:
     """A training `tID`, and its evaluation `eID` on the test set `on`."""
     write_landing(root, f"t{id}", "training", training(f"t{id}", bits, **values))

@@ -226,4 +226,3 @@ def test_a_row_is_the_mean_over_the_adapters_of_one_source_precision_against_any
 def test_trainings_at_a_precision_have_no_mean_over_adapters(by_pool):
     assert len(query("FROM precision_comparison WHERE recipe = 'r3'")) == 1
     assert {row["recipe"] for row in adapter_rows()} == {"r1"}
-

@@ -63,7 +63,13 @@ def file(tmp_path_factory):
     for seed in range(2):
         name = f"random{seed}"
         land_pair(root, *pair_of_cases(150, seed), groups=seed == 1, name=f"-{name}", base_model=name, on=name)
-    for name, eight in (("hand", RIGHT), ("undecided", FIVE), ("calibrated", FIVE), ("turned", FIVE), ("costlier", FIVE)):
+    for name, eight in (
+        ("hand", RIGHT),
+        ("undecided", FIVE),
+        ("calibrated", FIVE),
+        ("turned", FIVE),
+        ("costlier", FIVE),
+    ):
         land_pair(root, FIVE, eight, name=f"-{name}", base_model=name, on=name)
 
     def undecided(rows):
@@ -294,7 +300,9 @@ def test_the_leaderboard_shows_the_latest_completed_training_of_a_cell_and_its_l
 
 def test_the_leaderboard_gives_the_primary_rules_figures_with_their_intervals(of_model):
     row = of_model("leaderboard", "random0").set_index("evaluation_id").loc["e4-random0"]
-    of_rule = "SELECT metric, value, low, high FROM metric WHERE rule = 'target_recall' AND evaluation_id = 'e4-random0'"
+    of_rule = (
+        "SELECT metric, value, low, high FROM metric WHERE rule = 'target_recall' AND evaluation_id = 'e4-random0'"
+    )
     for metric, *landed in query(of_rule).values.tolist():
         if metric in ("ed_recall", "ed_precision", "ed_f2"):
             assert [row[metric], row[f"{metric}_low"], row[f"{metric}_high"]] == landed
