@@ -10,6 +10,7 @@ A file begins with one line of explanation, and a line for each parameter:
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Callable, Mapping
@@ -83,15 +84,12 @@ class NamedQuery:
     no_rows: str | None = None
 
     def check_values(self, values: Mapping[str, object]) -> None:
-        """Raise BadInput, with the values that there are, for one
-        that stands in no row of its view.
-        """
+        """Raise BadInput, with the values that there are, for one that stands in no row of its view."""
         for parameter in self.parameters:
             name = parameter.name
             value = values[name]
             if parameter.view is None or value is None:
                 continue
-
             sql = (
                 f"SELECT DISTINCT {name} FROM {parameter.view} WHERE {name} IS NOT NULL ORDER BY 1"
             )
@@ -104,15 +102,14 @@ class NamedQuery:
 
     def values(self, assigned: Mapping[str, str]) -> dict[str, object]:
         """The value of every parameter: as assigned, else its default. Raises BadInput."""
-        by_name = {parameter.name: parameter for parameter in self.parameters}
+        names = [parameter.name for parameter in self.parameters]
         for name in assigned:
-            if name not in by_name:
-                has = f"it has {', '.join(by_name) or 'none'}"
+            if name not in names:
+                has = f"it has {', '.join(names) or 'none'}"
                 raise BadInput(f"The query {self.name} has no parameter {name!r}; {has}.")
-
         return {
-            name: parameter.value(assigned.get(name, parameter.default))
-            for name, parameter in by_name.items()
+            parameter.name: parameter.value(assigned.get(parameter.name, parameter.default))
+            for parameter in self.parameters
         }
 
 
@@ -160,20 +157,15 @@ def typed_value(text: str) -> Value:
     """What a text stands for where no type is declared: NULL, a number, or the text."""
     if text.upper() == "NULL":
         return None
-
     for read in (int, float):
-        try:
+        with contextlib.suppress(ValueError):
             return read(text)
-        except ValueError:
-            continue
-
     return text
 
 
 def _read(file: SqlFile) -> NamedQuery:
-    head = [line for line in file.text.splitlines() if line.startswith("--")]
-    matches = [_PARAMETER.fullmatch(line) for line in head[1:]]
+    explanation, *lines = (line for line in file.text.splitlines() if line.startswith("--"))
+    matches = [_PARAMETER.fullmatch(line) for line in lines]
     parameters = tuple(Parameter(*match.groups()) for match in matches if match)
-    no_rows = [line.removeprefix(_NO_ROWS) for line in head if line.startswith(_NO_ROWS)]
-    explanation = head[0].removeprefix("-- ")
-    return NamedQuery(file.name, explanation, parameters, file.text, *no_rows)
+    no_rows = [line.removeprefix(_NO_ROWS) for line in lines if line.startswith(_NO_ROWS)]
+    return NamedQuery(file.name, explanation.removeprefix("-- "), parameters, file.text, *no_rows)

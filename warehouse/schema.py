@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -225,13 +224,9 @@ def _comment_by_name(column: str, columns: list[str], texts: Mapping[str, str]) 
     return None
 
 
-# All threads share the connection of _empty(), which two must not use at once.
-_one_at_a_time = threading.Lock()
-
-
 @cache
 def _empty() -> duckdb.DuckDBPyConnection:
-    """The tables without rows, in memory."""
+    """The tables without rows, in memory. Each use takes a cursor, since threads share it."""
     con = duckdb.connect(":memory:")
     con.execute(create_statements())
     return con
@@ -240,8 +235,7 @@ def _empty() -> duckdb.DuckDBPyConnection:
 @cache
 def tables() -> dict[str, pa.Schema]:
     """The columns and Arrow types of every landing table, by its name."""
-    with _one_at_a_time:
-        con = _empty()
+    with _empty().cursor() as con:
         return {
             name: con.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema
             for fact in FACTS.values()
@@ -255,8 +249,7 @@ def check(landing: dict[str, pa.Table]) -> None:
     Checked when results are written, not when they are loaded, so that everything that has landed
     can be loaded.
     """
-    with _one_at_a_time:
-        con = _empty()
+    with _empty().cursor() as con:
         con.begin()
         try:
             for name, table in landing.items():

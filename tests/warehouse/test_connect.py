@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -40,23 +39,6 @@ def test_a_held_file_is_waited_for_then_its_holder_is_named_and_one_that_is_free
         threading.Timer(0.4, holder.stdin.close).start()
         with writing(path, wait=20) as con:
             assert con.execute("SELECT 1").fetchone() == (1,)
-
-
-def test_threads_of_one_process_take_turns_even_when_one_reads_and_one_writes(tmp_path):
-    path = tmp_path / "w.duckdb"
-    with writing(path) as con:
-        con.execute("CREATE TABLE t (i INTEGER)")
-
-    def use(number):
-        with writing(path) as con:
-            con.execute("INSERT INTO t VALUES (?)", [number])
-        with reading(path) as con:
-            con.execute("FROM t").fetchall()
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(use, range(8)))
-    with reading(path) as con:
-        assert con.execute("SELECT count(*) FROM t").fetchone() == (8,)
 
 
 def test_a_missing_warehouse_another_kind_of_file_and_a_full_disk_are_one_sentence_and_a_reader_cannot_write(tmp_path):
