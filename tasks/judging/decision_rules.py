@@ -27,7 +27,14 @@ from scipy.special import log_softmax
 
 from tasks.judging.intervals import Groups, clopper_pearson, joined_notes
 from tasks.judging.metrics import label_probabilities, share_metric
-from tasks.judging.point_metrics import Costs, Floats, Row, cost_array, label_codes
+from tasks.judging.point_metrics import (
+    Costs,
+    Floats,
+    Row,
+    cost_array,
+    label_codes,
+    metric_values,
+)
 from tasks.spec import LABELS, Label
 
 SMALLEST_P = 1e-12  # a probability that float32 rounded to 0 still needs a finite logarithm
@@ -254,22 +261,20 @@ def recall_at_over_triage(p: ArrayLike, labels: Sequence[str], over_triage: floa
     Over-triage is the share of all cases that are sent somewhere more urgent than labelled, GP
     instead of HOME included; where these alone are too many, the recall is 0. NaN without an ED case.
     """
-    values = label_probabilities(p)
     truth = label_codes(labels)
-    emergencies = truth == 0
-    if not emergencies.any():
+    if not (truth == 0).any():
         return float("nan")
 
-    too_high_anyway = 1 + values[:, 1:].argmax(axis=1) < truth
-    best_recall = 0.0
-    for threshold in np.unique(values[:, 0]):
-        sent_to_ed = values[:, 0] >= threshold
-        too_high = np.where(sent_to_ed, ~emergencies, too_high_anyway).mean()
-        # A mean of whole cases may round to just above the bound.
-        if too_high <= over_triage + 1e-12:
-            best_recall = max(best_recall, float(sent_to_ed[emergencies].mean()))
-
-    return best_recall
+    values = label_probabilities(p)
+    gp_or_home = 1 + values[:, 1:].argmax(axis=1)
+    tables = [
+        np.bincount(truth * 3 + np.where(values[:, 0] >= threshold, 0, gp_or_home), minlength=9)
+        for threshold in np.unique(values[:, 0])
+    ]
+    figures = metric_values(np.reshape(tables, (-1, 3, 3)))
+    # A share of whole cases may round to just above the bound.
+    is_allowed = figures["over_triage"] <= over_triage + 1e-12
+    return float(figures["ed_recall"][is_allowed].max(initial=0.0))
 
 
 EXTERNAL = "no guarantee here: the cases come from elsewhere than the calibration cases"

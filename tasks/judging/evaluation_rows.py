@@ -26,8 +26,23 @@ from tasks.judging.decision_rules import (
 )
 from tasks.judging.gates import Verdict, judge_gates
 from tasks.judging.intervals import UnitDraws, interval_columns, joined_notes, metric_row
-from tasks.judging.metrics import metric_table, share_metric, subgroup_metrics, subgroup_rows
-from tasks.judging.point_metrics import METRICS, MIN_UNITS, Costs, Floats, Row, Rows, label_codes
+from tasks.judging.metrics import (
+    confusion,
+    metric_table,
+    share_metric,
+    subgroup_metrics,
+    subgroup_rows,
+)
+from tasks.judging.point_metrics import (
+    METRICS,
+    MIN_UNITS,
+    Costs,
+    Floats,
+    Row,
+    Rows,
+    label_codes,
+    metric_values,
+)
 from tasks.judging.score_metrics import (
     ClassScores,
     calibration_table,
@@ -191,7 +206,6 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: Rows) -> Ro
     evaluation = judged.evaluation
     manifest = judged.scores.manifest
     threshold = judged.primary.threshold
-    hits = [a == b for a, b in zip(judged.argmax, judged.labels, strict=True)]
     created = datetime.fromisoformat(manifest.created).astimezone(UTC).replace(tzinfo=None)
 
     # Mean negative log-likelihood of a completion token; None for a baseline without one.
@@ -208,7 +222,7 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: Rows) -> Ro
         "cases": len(judged.cases),
         "calibration_cases": len(judged.scores.calibration),
         "has_groups": evaluation.entry.has_groups,
-        "accuracy": float(np.mean(hits)),
+        "accuracy": float(metric_values(confusion(judged.labels, judged.argmax))["accuracy"]),
         "primary_rule": evaluation.rule,
         "threshold": threshold.value if threshold else None,
         "verdict": verdict,
