@@ -1,12 +1,10 @@
 """Folders are complete and intact, or not there: after exceptions, kills, flipped bytes, races and full disks."""
 
 import errno
-import fcntl
 import json
 import os
 import shutil
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,21 +103,6 @@ def test_what_killed_processes_left_goes_and_what_is_held_young_or_of_another_us
     assert young.exists() and alive.exists() and verify(tmp_path / "models" / "tmp-complete")
     assert all(lock.exists() for lock in locks[1:])
     remove_abandoned(tmp_path / "nowhere", *PLACES)
-
-
-def test_a_builder_waits_for_who_looks_whether_it_is_alive_and_is_then_seen(tmp_path):
-    folder = tmp_path / ".tmp-made-1"
-    folder.mkdir()
-    os.utime(folder, (0, 0))
-    looking = os.open(folder, os.O_RDONLY)
-    fcntl.flock(looking, fcntl.LOCK_EX)
-    threading.Timer(0.3, os.close, (looking,)).start()
-
-    with locked_folder(folder):
-        remove_abandoned(tmp_path, ".tmp-made-*")
-        assert folder.is_dir()
-    remove_abandoned(tmp_path, ".tmp-made-*")
-    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
