@@ -182,8 +182,13 @@ def chip() -> str:
             # With its folder, which is not on the path of a cron job.
             command = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
             name = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-        elif line := re.search(r"^model name\s*:(.+)", CPU_INFO.read_text("utf-8"), re.MULTILINE):
-            name = line[1].strip()
+        else:
+            lines = re.findall(r"^(.+?)\s*: (.+)$", CPU_INFO.read_text("utf-8"), re.MULTILINE)
+            values = dict(reversed(lines))
+            name = values.get("model name", "")
+            # With family and model, since virtual machines shorten the name.
+            if name and "cpu family" in values:
+                name += f", family {values['cpu family']}, model {values['model']}"
     return name or processor()
 
 

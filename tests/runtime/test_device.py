@@ -106,7 +106,8 @@ def test_on_a_mac_memory_is_the_footprint_of_now_and_its_peak(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("processor\t: 0\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nmodel name\t: another\n", "AMD EPYC"),
+        ("model name\t: AMD EPYC\ncpu family\t: 26\nmodel\t\t: 2\nmodel\t\t: 9\n", "AMD EPYC, family 26, model 2"),
+        ("processor\t: 0\nmodel name\t: another\n", "another"),
         ("processor\t: 0\nBogoMIPS\t: 50.00\n", platform.machine()),
         (None, platform.machine()),
     ],
