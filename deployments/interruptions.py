@@ -87,14 +87,9 @@ def kept_awake() -> Iterator[None]:
         yield
         return
 
-    process = subprocess.Popen(
-        # It leaves with this process, however that ends.
-        [program, "-i", "-w", str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    # It leaves with this process, however that ends; Ctrl-C does not reach it.
+    command = [program, "-i", "-w", str(os.getpid())]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield
     finally:

@@ -83,33 +83,33 @@ def notices(block: UUID) -> list[AutomationCore]:
     from prefect.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.actions import SendNotification
 
+    failed = EventTrigger(
+        expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+        match_related={"prefect.resource.role": "flow", "prefect.resource.name": "sweep"},
+        posture=Posture.Reactive,
+        threshold=1,
+    )
+    gate_failed = EventTrigger(
+        expect={"triage.experiment.gate_failed"}, posture=Posture.Reactive, threshold=1
+    )
+    why = '{{ event.resource["prefect.state-message"] }}'
+    gates = "ED recall {{ event.payload.ed_recall }}; triage gates has the counts."
     name = '{{ event.resource["prefect.resource.name"] }}'
-
-    def notice(title: str, subject: str, body: str, trigger: EventTrigger) -> AutomationCore:
-        action = SendNotification(block_document_id=block, subject=f"triage: {subject}", body=body)
-        return AutomationCore(name=f"triage: {title}", trigger=trigger, actions=[action])
-
     return [
-        notice(
-            "a sweep failed",
-            f"{name} failed",
-            '{{ event.resource["prefect.state-message"] }}',
-            EventTrigger(
-                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-                match_related={"prefect.resource.role": "flow", "prefect.resource.name": "sweep"},
-                posture=Posture.Reactive,
-                threshold=1,
-            ),
-        ),
-        notice(
-            "a gate failed",
-            f"{name} is unsafe by its gates",
-            "ED recall {{ event.payload.ed_recall }}; triage gates has the counts.",
-            EventTrigger(
-                expect={"triage.experiment.gate_failed"}, posture=Posture.Reactive, threshold=1
-            ),
-        ),
-        notice("a run has lost its heartbeat", f"no heartbeat of {name}", LOST, _lost()),
+        AutomationCore(
+            name=f"triage: {title}",
+            trigger=trigger,
+            actions=[
+                SendNotification(
+                    block_document_id=block, subject=f"triage: {name} {subject}", body=body
+                )
+            ],
+        )
+        for title, subject, body, trigger in (
+            ("a sweep failed", "failed", why, failed),
+            ("a gate failed", "is unsafe by its gates", gates, gate_failed),
+            ("a run has lost its heartbeat", "has no heartbeat", LOST, _lost()),
+        )
     ]
 
 

@@ -15,16 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.runtime.backend import is_mac
 from tasks.runtime.children import end_process
-from tasks.runtime.errors import BadInput, Finding, TriageError
+from tasks.runtime.errors import BadInput, TriageError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -35,34 +33,44 @@ ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"  # of the pages that a server an
 SECONDS = 3.0  # a server that takes longer to give its version does not answer
 REQUEST_SECONDS = 20.0  # a server that is busy with runs may take longer than that
 CONNECT_ATTEMPTS = 4  # the client's, of which each may take its part of the time
-PROGRAM = Path(__file__).with_name("bound_process.py")
+BOUND_PROCESS = Path(__file__).with_name("bound_process.py")
 BACKLOG = 128  # requests that wait while no server runs
 LIKE_PREFECTS_OWN = {
     ORIGINS: f"http://{HOST}",  # no page of a browser
     "PREFECT_UI_ENABLED": "0",
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",  # a fifth of its start, and no sweep uses one
     "PREFECT__SERVER_EPHEMERAL": "1",
-    "PREFECT__SERVER_FINAL": "1",
 }
 NAMES_A_SERVER = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
 POLL_SECONDS = 1.0  # after which it is seen at the latest that the server has ended
 ATTEMPTS = 2  # at starting a server that answers before it ends
+NOT_FOUND = 404  # the version of Prefect Cloud, which gives none
 LOST = (
-    "Prefect's temporary server ended and could not be started again. Finished work is kept; "
+    "Prefect's server ended and could not be started again. Finished work is kept; "
     "run the same command again to continue."
 )
 Say = Callable[[str], None]
 
 
-class NoAnswer(Exception):
+class NoAnswer(BadInput):
     """A Prefect server does not answer, or not as one.
 
     `status`: the HTTP status, where a web server answered.
     """
 
-    def __init__(self, reason: str, status: int | None = None) -> None:
-        super().__init__(reason)
+    def __init__(self, api: str, reason: str, status: int | None = None) -> None:
         self.status = status
+        if status in (401, 403):
+            super().__init__(
+                f"The Prefect server at {api} refuses the request (status {status}); set "
+                "PREFECT_API_AUTH_STRING to the user and password with which it was started."
+            )
+            return
+
+        super().__init__(
+            f"No Prefect server answers at {api} ({reason}); start one with `triage up`, correct "
+            "the address, or unset PREFECT_API_URL."
+        )
 
 
 def api_url(port: int) -> str:
@@ -79,20 +87,18 @@ def is_open(port: int) -> bool:
 
 @contextlib.contextmanager
 def prefect_client(
-    api: str, seconds: float | None = None, retries: int = 0
+    api: str, seconds: float = REQUEST_SECONDS, retries: int = 0
 ) -> Iterator[SyncPrefectClient]:
     """Prefect's client of the server at `api`, with credentials and certificates of the settings.
 
-    Its requests fail after `seconds` (REQUEST_SECONDS) and are repeated `retries` times, which may
-    take a minute. Raises NoAnswer.
+    Its requests fail after `seconds` and are repeated `retries` times, which may take a minute.
+    Raises NoAnswer.
     """
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    limit = seconds or REQUEST_SECONDS
-    timeout = httpx.Timeout(limit, connect=limit / CONNECT_ATTEMPTS)
-
+    timeout = httpx.Timeout(seconds, connect=seconds / CONNECT_ATTEMPTS)
     try:
         with (
             temporary_settings({PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: retries}),
@@ -101,10 +107,10 @@ def prefect_client(
             yield client
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        raise NoAnswer(f"status {status}", status) from error
+        raise NoAnswer(api, f"status {status}", status) from error
     # A ValueError is an answer that is no JSON, or not one of Prefect's.
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise NoAnswer(str(error) or type(error).__name__) from error
+        raise NoAnswer(api, str(error) or type(error).__name__) from error
 
 
 def configured_api() -> str:
@@ -120,43 +126,30 @@ def configured_api() -> str:
             "A work pool needs a Prefect server, and none is set; set PREFECT_API_URL to its "
             "address, e.g. http://192.168.1.20:4200/api."
         )
-
     return str(api)
-
-
-@contextlib.contextmanager
-def answering(api: str) -> Iterator[None]:
-    """Turn NoAnswer into a sentence that says what to check."""
-    try:
-        yield
-    except NoAnswer as error:
-        if error.status in (401, 403):
-            raise BadInput(
-                f"The Prefect server at {api} refuses the request (status {error.status}); set "
-                "PREFECT_API_AUTH_STRING to the user and password with which it was started."
-            ) from error
-        raise BadInput(
-            f"No Prefect server answers at {api} ({error}); start one with `triage up`, or correct "
-            f"the address{_privacy_of_a_mac(error)}."
-        ) from error
-
-
-def _privacy_of_a_mac(error: NoAnswer) -> str:
-    """What else to check on a Mac: since macOS 15 it refuses the local network in these words to a
-    program that nobody has allowed it, such as an agent of launchd.
-    """
-    if not is_mac() or "No route to host" not in str(error):
-        return ""
-    return (
-        "; or macOS keeps this program from the local network: allow it under System Settings > "
-        "Privacy & Security > Local Network, or run it from Terminal"
-    )
 
 
 def server_version(api: str) -> str:
     """Version of the Prefect server at `api`. Raises NoAnswer, also after SECONDS."""
     with prefect_client(api, SECONDS) as client:
         return str(client.api_version())
+
+
+def refuse_unusable_server(api: str) -> None:
+    """Raise BadInput where the server at `api` does not answer, or is of another version."""
+    own_version = metadata.version("prefect")
+    try:
+        version = server_version(api)
+    except NoAnswer as error:
+        if error.status == NOT_FOUND:
+            return
+        raise
+
+    if version != own_version:
+        raise BadInput(
+            f"The Prefect server at {api} is of version {version}, and this project uses "
+            f"{own_version}; stop that server and start one of this version with `triage up`."
+        )
 
 
 def set_damaged_database_aside(folder: Path) -> str | None:
@@ -183,81 +176,54 @@ def set_damaged_database_aside(folder: Path) -> str | None:
     )
 
 
-def refuse_unusable_server() -> None:
-    """Raise BadInput, with the remedy, where the configured server cannot be used."""
-    for finding in check_prefect_server():
-        if finding.level == "error":
-            raise BadInput(
-                f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}."
-            )
+class Server:
+    """Prefect's server, which exits with the process that started it, and is replaced if it ends.
 
-
-def check_prefect_server() -> list[Finding]:
-    """Whether the server that PREFECT_API_URL or Prefect's other settings name can be used."""
-    from prefect.settings import PREFECT_API_URL
-
-    url = PREFECT_API_URL.value()
-    if not url:
-        detail = "no server is set (PREFECT_API_URL): a sweep starts its own while it runs"
-        return [Finding("Prefect", "ok", detail)]
-
-    try:
-        version = server_version(url)
-    except NoAnswer as error:
-        if error.status is None:
-            remedy = "start it with `triage up`, or unset PREFECT_API_URL to do without"
-            remedy += _privacy_of_a_mac(error)
-            return [Finding("Prefect", "error", f"no server answers at {url} ({error})", remedy)]
-        detail = f"{url} does not give its version ({error})"
-        remedy = "check its address and your credentials, if sweeps do not appear there"
-        return [Finding("Prefect", "warning", detail, remedy)]
-
-    own_version = metadata.version("prefect")
-    if version == own_version:
-        return [Finding("Prefect", "ok", f"server {version} at {url}")]
-
-    detail = f"the server at {url} is {version}, this project's is {own_version}"
-    remedy = (
-        "stop that server and start one of this version with `triage up`, "
-        f"or use Prefect {version} here"
-    )
-    return [Finding("Prefect", "error", detail, remedy)]
-
-
-class TemporaryServer:
-    """Prefect's server while a sweep runs.
-
-    Prefect would start one itself, after four seconds of imports that only a server needs, and a
-    killed sweep would leave it running. This one exits with its sweep, which starts another one if
-    it ends. The sweep holds the socket on which the server listens: while no server runs, requests
-    wait there, and the port stays the same.
+    This process holds the socket on which the server listens: while no server runs, requests wait
+    there, and the port stays the same.
 
     `say` receives a sentence when the server ended and when its successor runs; `on_loss` is called
-    if none could be started any more.
+    if none could be started any more. `port`: 0 is one that is free; `log`: a file for what it
+    prints. Raises BadInput for a port that is taken.
     """
 
-    def __init__(self, say: Say, on_loss: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        environment: dict[str, str],
+        say: Say,
+        on_loss: Callable[[], None],
+        host: str = HOST,
+        port: int = 0,
+        log: Path | None = None,
+    ) -> None:
         self._listener = socket.socket()
-        self._listener.bind((HOST, 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._listener.bind((host, port))
+        except OSError as error:
+            raise BadInput(
+                f"Port {port} is taken by another program, such as another Prefect server; stop "
+                "it, or choose another port with --port."
+            ) from error
         self._listener.listen(BACKLOG)
+        self.port = int(self._listener.getsockname()[1])
+        self._environment = environment | {"PREFECT__SERVER_FINAL": "1"}  # as Prefect starts it
         self._say = say
         self._lost = on_loss
+        self._log = log
         self._answered = False
         self._process: subprocess.Popen[bytes] | None = None
         self._ending = threading.Event()
         self._lock = threading.Lock()  # no server is started while the last one is being ended
 
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
-
     def start(self) -> None:
         """Start a process; it answers seconds later."""
         with self._lock:
-            if self._ending.is_set():
-                return
-            self._answered = False
-            self._process = _start(self._listener)
+            if not self._ending.is_set():
+                self._answered = False
+                descriptor = self._listener.fileno()
+                arguments = ["uvicorn", "prefect.server.api.server:create_app", str(descriptor)]
+                self._process = start_bound(arguments, self._environment, self._log, (descriptor,))
 
     def wait(self, seconds: float) -> None:
         """Return once it answers; from then on another one is started whenever it ends.
@@ -265,21 +231,20 @@ class TemporaryServer:
         Raises TriageError if it ends before, twice, or takes longer than `seconds`.
         """
         if not self._answers(seconds, ATTEMPTS - 1):
+            log = f" Its log is {self._log}." if self._log else ""
             raise TriageError(
-                f"Prefect's temporary server did not start ({self._state()}); "
-                "is the machine busy? Run the same command again."
+                f"Prefect's server did not start ({self._state()}); is the machine busy? Run the "
+                f"same command again.{log}"
             )
 
         threading.Thread(target=self._keep, args=(seconds,), daemon=True).start()
 
     def _answers(self, seconds: float, starts: int) -> bool:
-        """Whether a server answers within so long; for one that has ended others are started, so
-        many.
-        """
+        """Whether a server answers within so long; one that has ended is replaced `starts` times."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self._ending.is_set():
             if not self._runs():
-                if damage := set_damaged_database_aside(_prefect_home()):
+                if damage := set_damaged_database_aside(prefect_home(self._environment)):
                     self._say(damage)
                 elif starts == 0:
                     return False
@@ -299,18 +264,16 @@ class TemporaryServer:
 
     def _state(self) -> str:
         code = self._process.poll() if self._process else None
-        if code is None:
-            return "it does not answer"
-        return f"it ended with code {code}" if code >= 0 else f"it was ended by signal {-code}"
+        return "it does not answer" if code is None else f"it ended with code {code}"
 
     def _keep(self, seconds: float) -> None:
         """Start another server whenever this one ends, until `end`."""
         while not self._ending.wait(POLL_SECONDS):
             if self._runs():
                 continue
-            self._say(f"Prefect's temporary server is gone ({self._state()}); starting another ...")
+            self._say(f"Prefect's server is gone ({self._state()}); starting another ...")
             if self._answers(seconds, ATTEMPTS):
-                self._say("Prefect's temporary server runs again; the sweep goes on.")
+                self._say("Prefect's server runs again.")
             elif not self._ending.is_set():
                 self._lost()
                 return
@@ -332,31 +295,62 @@ class TemporaryServer:
             self._process.kill()
 
 
-def start_temporary_server(say: Say, on_loss: Callable[[], None]) -> TemporaryServer | None:
-    """Start a server that lives until this process exits; see TemporaryServer for the arguments.
+def start_bound(
+    arguments: list[str],
+    environment: dict[str, str],
+    log: Path | None = None,
+    descriptors: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a server or a command of Prefect, whose process ends with this one (bound_process.py).
+
+    `log`: the file to which it writes; `descriptors`: what it inherits.
+    """
+    with contextlib.ExitStack() as stack:
+        output = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = stack.enter_context(log.open("ab"))
+        return subprocess.Popen(
+            # -P: never the current folder, which may hold any module.
+            [sys.executable, "-P", str(BOUND_PROCESS), *arguments],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            pass_fds=descriptors,
+            # Ctrl-C goes to all in the terminal's foreground. The command, which ends this
+            # process, must still reach it.
+            start_new_session=True,
+        )
+
+
+def start_temporary_server(say: Say, on_loss: Callable[[], None]) -> Server | None:
+    """Start a server that lives until this process exits; see Server for the arguments.
 
     None if a server is configured, which is checked instead. Returns at once: starting takes
-    seconds, in which the caller can import what it needs, Prefect first of all. Raises BadInput
-    with the remedy if the configured server does not answer, or is of another version.
+    seconds, in which the caller can import what it needs, Prefect first of all. Prefect would
+    start one itself, later, and a killed sweep would leave it running. Raises BadInput where the
+    configured server cannot be used.
     """
     if _may_be_configured():
         from prefect.settings import PREFECT_API_URL
 
-        if PREFECT_API_URL.value():
-            refuse_unusable_server()
+        if api := PREFECT_API_URL.value():
+            refuse_unusable_server(api)
             return None
 
-    server = TemporaryServer(say, on_loss)
+    # The password is that of `triage up`; this server's sweep sends none.
+    inherited = {name: value for name, value in os.environ.items() if name != SERVER_AUTH}
+    server = Server(inherited | LIKE_PREFECTS_OWN, say, on_loss)
     atexit.register(server.end)  # runs after Prefect's own, registered later
     server.start()
-
     return server
 
 
-def used(server: TemporaryServer | None) -> AbstractContextManager[object]:
+def used(server: Server | None) -> contextlib.AbstractContextManager[object]:
     """Wait until the server answers; the context to run flows in."""
     if server is None:
-        return nullcontext()
+        return contextlib.nullcontext()
 
     from prefect.settings import (
         PREFECT_API_URL,
@@ -374,11 +368,14 @@ def used(server: TemporaryServer | None) -> AbstractContextManager[object]:
 
 
 def _may_be_configured() -> bool:
-    """Whether any place that Prefect reads its settings from could name a server.
-
-    Imports nothing.
+    """Whether any place that Prefect reads its settings from could name a server: importing Prefect
+    to ask it takes seconds, in which the temporary server starts.
     """
-    settings_files = (_prefect_home() / "profiles.toml", Path(".env"), Path("prefect.toml"))
+    settings_files = (
+        prefect_home(os.environ) / "profiles.toml",
+        Path(".env"),
+        Path("prefect.toml"),
+    )
     project = Path("pyproject.toml")
     return (
         any(name in os.environ for name in NAMES_A_SERVER)
@@ -388,23 +385,6 @@ def _may_be_configured() -> bool:
     )
 
 
-def _prefect_home() -> Path:
-    return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-
-
-def _start(listener: socket.socket) -> subprocess.Popen[bytes]:
-    descriptor = listener.fileno()
-    application = "prefect.server.api.server:create_app"
-    # Never the current folder, which may hold any module: that is what -P is for.
-    command = [sys.executable, "-P", str(PROGRAM), "uvicorn", application, str(descriptor)]
-    # The password is that of `triage up`; this server's sweep sends none.
-    inherited = {name: value for name, value in os.environ.items() if name != SERVER_AUTH}
-    # Ctrl-C goes to all in the terminal's foreground. The sweep, which ends the server, must still
-    # reach it.
-    return subprocess.Popen(
-        command,
-        env=inherited | LIKE_PREFECTS_OWN,
-        stdin=subprocess.PIPE,
-        pass_fds=[descriptor],
-        start_new_session=True,
-    )
+def prefect_home(environment: Mapping[str, str]) -> Path:
+    """The folder of Prefect's settings and database."""
+    return Path(environment.get("PREFECT_HOME") or "~/.prefect").expanduser()

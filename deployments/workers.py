@@ -1,14 +1,11 @@
 """The workers of `triage up`: one for what trains, a run at a time, and one for light runs, which
-answer while a sweep goes on; and what they serve, the work pool and the deployments of
-`prefect.yaml`.
+answer during a sweep; and what they serve, the work pool and the deployments of `prefect.yaml`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import yaml  # type: ignore[import-untyped]
 
-from deployments.server import prefect_client
+from deployments.server import prefect_client, start_bound
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 
@@ -28,35 +25,10 @@ if TYPE_CHECKING:
 
 POOL = "triage"  # that of `triage up`
 FILE = Path(str(files("deployments"))) / "prefect.yaml"
-BOUND_PROCESS = Path(__file__).with_name("bound_process.py")
 EARLY_SECONDS = 60.0  # a worker that ends sooner has something wrong with it ...
 EARLY_ENDS = 5  # ... and after so many of them in a row, no further one would live
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 QUEUES = {"default": 1, "light": 4}  # of the pool, with the runs that its worker takes at a time
-
-
-def worker_name(queue: str = "default") -> str:
-    """The name of a worker of this TRIAGE_HOME, by which no two homes share the pool: runs would
-    land in the home whose worker happens to take them.
-    """
-    return f"triage-{hashlib.sha256(str(home()).encode()).hexdigest()[:12]}-{queue}"
-
-
-def start_bound(
-    arguments: list[str], environment: dict[str, str], name: str
-) -> subprocess.Popen[bytes]:
-    """Start a command of Prefect, whose process ends with this one; it writes to a log."""
-    log = home() / "logs" / f"prefect-{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-P", str(BOUND_PROCESS), "prefect", *arguments],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
 
 
 class Worker:
@@ -67,7 +39,6 @@ class Worker:
 
     def __init__(self, queue: str, environment: dict[str, str], say: Callable[[str], None]) -> None:
         self._queue = queue
-        self._title = "Light worker" if queue == "light" else "Worker"
         self._environment = environment
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
@@ -80,26 +51,26 @@ class Worker:
         Raises BadInput with the worker's log after EARLY_ENDS consecutive workers that end within
         EARLY_SECONDS.
         """
-        name = f"worker-{self._queue}"
+        log = home() / "logs" / f"prefect-worker-{self._queue}.log"
         if self._process is not None:
             if self._process.poll() is None:
                 return
 
+            self._say(f"Worker {self._queue} ended.")
             early = time.monotonic() - self._started_at < EARLY_SECONDS
             self._early_ends = self._early_ends + 1 if early else 0
-            self._say(f"{self._title} ended.")
             if self._early_ends == EARLY_ENDS:
                 raise BadInput(
                     f"{EARLY_ENDS} consecutive Prefect workers ended within {EARLY_SECONDS:.0f} s "
-                    f"of their start; their output is in {home() / 'logs' / f'prefect-{name}.log'}. "
-                    "Fix the problem and run the command again."
+                    f"of their start; their output is in {log}. Fix the problem and run "
+                    "the command again."
                 )
 
-        arguments = ["worker", "start", "--pool", POOL, "--work-queue", self._queue]
-        arguments += ["--limit", str(QUEUES[self._queue]), "--name", worker_name(self._queue)]
-        self._process = start_bound(arguments, self._environment, name)
+        arguments = ["prefect", "worker", "start", "--pool", POOL, "--work-queue", self._queue]
+        arguments += ["--limit", str(QUEUES[self._queue]), "--name", f"triage-{self._queue}"]
+        self._process = start_bound(arguments, self._environment, log)
         self._started_at = time.monotonic()
-        self._say(f"{self._title} started (process {self._process.pid}).")
+        self._say(f"Worker {self._queue} started (process {self._process.pid}).")
 
     def kill(self) -> None:
         """Kill the worker rather than ask it: one that is asked waits for its run, for hours."""
@@ -140,7 +111,7 @@ def give_back_runs(api: str) -> None:
 def register(api: str) -> None:
     """Create the pool and the deployments of `prefect.yaml` on the server at `api`.
 
-    Raises BadInput if workers of another TRIAGE_HOME serve the pool; NoAnswer.
+    Raises NoAnswer.
     """
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
@@ -153,20 +124,6 @@ def register(api: str) -> None:
             template = ProcessWorker.get_default_base_job_template()
             pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
             client.create_work_pool(pool)
-
-        # Before there are deployments, whose runs a worker of another home would take.
-        own_names = {worker_name(queue) for queue in QUEUES}
-        other_names = [
-            worker.name
-            for worker in client.read_workers_for_work_pool(POOL)
-            if worker.status.value == "ONLINE" and worker.name not in own_names
-        ]
-        if other_names:
-            raise BadInput(
-                "Runs of this TRIAGE_HOME could land in another one, since the work pool "
-                f"{POOL} of {api} is served by {', '.join(other_names)}; choose another port with "
-                "--port, or stop that worker and wait two minutes."
-            )
 
         for definition in definitions():
             deploy(client, definition)

@@ -34,7 +34,6 @@ from pydantic import BaseModel, ConfigDict
 from deployments.notify import LOST, TAG, run_lost_runs_again
 from deployments.server import (
     NoAnswer,
-    answering,
     configured_api,
     prefect_client,
     refuse_unusable_server,
@@ -127,8 +126,8 @@ def refuse_pool(pool: str) -> None:
         )
 
     api = configured_api()
-    refuse_unusable_server()
-    with answering(api), prefect_client(api, retries=RETRIES) as client:
+    refuse_unusable_server(api)
+    with prefect_client(api, retries=RETRIES) as client:
         try:
             client.read_work_pool(pool.strip() or "-")
         except ObjectNotFound:
@@ -154,7 +153,7 @@ def sweep_in_pool(
     record.begin()
 
     sweep = PooledSweep(pool, grid, overrides, selection, record, data)
-    with answering(api), prefect_client(api, retries=RETRIES) as client:
+    with prefect_client(api, retries=RETRIES) as client:
         sweep.submit(client)
     sweep.follow(api)
 
@@ -274,8 +273,7 @@ class PooledSweep:
                 with prefect_client(api) as client:
                     self.look(client)
             except NoAnswer as error:
-                warning = f"The Prefect server at {api} does not answer ({error}); waiting for it."
-                publish("pool", StepWarning(warning))
+                publish("pool", StepWarning(f"{error} The sweep waits for it."))
 
             progress(ProgressReport("experiments", len(self.ends), len(self.runs)))
             if len(self.ends) == len(self.runs):

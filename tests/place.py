@@ -101,6 +101,15 @@ def patiently(program: Callable[[], None]) -> None:
     program()
 
 
+def unmeasured() -> None:
+    """The command, whose plan does not measure this machine, which takes seconds."""
+    from flows.cli import plan
+    from flows.plan import assumed_speeds
+
+    plan.this_machine = lambda: ("not measured", assumed_speeds())
+    triage()
+
+
 def without_mlx() -> None:
     """The command, whose process never loads MLX."""
     try:

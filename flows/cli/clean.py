@@ -13,9 +13,15 @@ from typing import Annotated
 import typer
 
 from flows.cli.terminal import console, print_line
+from flows.report.figures import file_size
+from flows.report.table import Table, print_table
+from tasks.removable import unneeded
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import check_home, home
+from tasks.runtime.store import bytes_below, refuse_while_working, remove
+from warehouse.landing import referred_to
 
-HOURS = {"h": 1, "d": 24}
-NAMED = 12  # folders of a place that its row names
+SECONDS = {"h": 3600.0, "d": 86400.0}
 
 Older = Annotated[
     str, typer.Option(help="remove only what has been unused this long, e.g. 30d or 12h")
@@ -29,10 +35,6 @@ Yes = Annotated[bool, typer.Option("--yes", help="remove it; without this, only 
 
 def clean(older: Older = "30d", unreferenced: Unreferenced = False, yes: Yes = False) -> None:
     """Remove stored models, prefixes, adapters and cases that no result refers to."""
-    from tasks.removable import unneeded
-    from tasks.runtime.home import check_home, home
-    from warehouse.landing import referred_to
-
     age = seconds_of(older)
     check_home()
     root = home()
@@ -46,14 +48,12 @@ def clean(older: Older = "30d", unreferenced: Unreferenced = False, yes: Yes = F
 
 def seconds_of(duration: str) -> float:
     """`30d` or `12h` in seconds. Raises BadInput for anything else, and for less than an hour."""
-    from tasks.runtime.errors import BadInput
-
     match = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", duration)
     if match is None:
         raise BadInput(
             f"--older {duration!r} is no time: days or hours, from 1h on, such as 30d or 12h."
         )
-    return int(match[1]) * HOURS[match[2]] * 3600.0
+    return int(match[1]) * SECONDS[match[2]]
 
 
 def remove_if_told(
@@ -63,10 +63,6 @@ def remove_if_told(
 
     Raises Locked, before anything is removed, while anything works in the home.
     """
-    from flows.report.figures import file_size
-    from flows.report.table import Table, print_table
-    from tasks.runtime.store import bytes_below, refuse_while_working, remove
-
     if yes:
         refuse_while_working(root)
 
@@ -75,14 +71,15 @@ def remove_if_told(
         place, name = str(folder.relative_to(root)).split("/", 1)
         places.setdefault(place, {})[name] = bytes_below(folder)
 
-    rows = []
-    for place, sizes in places.items():
-        names = list(sizes)
-        more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
-        size = f"{sum(sizes.values()):,}"
-        which = "\n".join([*names[:NAMED], *more])
-        rows.append({"from": place, "folders": str(len(sizes)), "bytes": size, "which": which})
-
+    rows = [
+        {
+            "from": place,
+            "folders": str(len(sizes)),
+            "bytes": f"{sum(sizes.values()):,}",
+            "which": "\n".join(sizes),
+        }
+        for place, sizes in places.items()
+    ]
     total = file_size(sum(sum(sizes.values()) for sizes in places.values()))
     title = f"{'Goes' if yes else 'Would go'}: {total} of {root}"
     print_table(console, Table(title, rows))

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from deployments.interruptions import interrupted_by_signals
 from flows.cli.clean import Yes, remove_if_told
-from flows.cli.terminal import console
-from tasks.corpus.check import CorpusReport, check_data
+from flows.cli.terminal import console, print_findings, print_line
+from flows.report.table import Table, print_table
+from tasks.corpus.check import check_data
 from tasks.corpus.prepare import CARD, dataset_folder, stored_or_temporary
 from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.grids.grid import GRIDS, load_grid
@@ -26,8 +25,6 @@ from tasks.runtime.shared import shared_place, without_password
 from tasks.runtime.store import intact_manifest
 from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
-STYLES = {"error": "bold red", "warning": "yellow"}
-SHOWN_LEVELS = {"ok": "ok", "warning": "warning", "error": "FAILS"}
 STAYS = (
     "The warehouse and landing/ stay: they hold no text, and know cases by id and digest "
     "(`triage warehouse forget` removes a study's results). Base models stay too. Your own files, "
@@ -83,7 +80,7 @@ def request(
     """The dataset that a command names, its evaluation sets, and the prompt: of several the first
     with examples, which are the same in all. Raises BadInput.
     """
-    settings = {
+    options = {
         "revision": revision,
         "text_column": text_column,
         "label_column": label_column,
@@ -91,7 +88,7 @@ def request(
         "group_column": group_column,
         "rationale_column": rationale_column,
     }
-    options = {key: value for key, value in settings.items() if value is not None}
+    options = {key: value for key, value in options.items() if value is not None}
     if source.endswith(".toml"):
         if options or label:
             raise BadInput(
@@ -144,26 +141,53 @@ def data_check(
     stored_tokenizers = tokenizers()
     prompt = load_prompt(choice)
     report = check_data(named_data, evaluation_sets, stored_tokenizers, prompt)
-    console.print(_sets(report))
-    console.print(_lengths(report))
-
+    sets = [
+        {
+            "set": "all (split by us)" if line.name == "all" else line.name,
+            "rows": str(line.rows),
+            **{
+                label: f"{count} ({count / line.rows:.0%})"
+                for label, count in zip(LABELS, line.labels, strict=True)
+            },
+            "groups": str(len(line.groups)) if line.groups else "none",
+            "with ED": str(line.ed_groups) if line.groups else "none",
+            "median words": f"{line.words:.0f}",
+        }
+        for line in report.sets
+    ]
+    lengths = [
+        {
+            "in": line.unit,
+            "median": f"{line.median:.0f}",
+            "95 % below": f"{line.high:.0f}",
+            "longest": str(line.longest),
+            "measured on": f"{line.on} texts",
+        }
+        for line in report.lengths
+    ]
+    print_table(console, Table("Sets", sets))
+    print_table(console, Table("Text lengths", lengths))
     if not stored_tokenizers:
-        console.print(
+        print_line(
+            console,
             f"No tokenizer is stored in {home() / 'models'} (TRIAGE_HOME sets another place), so "
             "lengths are in words; `triage sweep demo` stores one.",
-            soft_wrap=True,
         )
-    if listing:
-        _list(console, report)
+    if listing:  # places, never a patient's words
+        for line in report.sets:
+            groups = ", ".join(line.groups) or "none"
+            print_line(console, f"Groups of {line.name} ({len(line.groups)}): {groups}")
+        print_line(console, f"Pairs of nearly the same text ({len(report.similar)}):")
+        for first, second, share in report.similar:
+            print_line(console, f"  {share:.0%}  {first}  and  {second}")
 
-    console.print(_findings(report))
+    print_findings(console, report.findings)
     if named_data.source != "embedded":
-        console.print(
+        print_line(
+            console,
             f"A sweep copies these cases to {home() / 'data'} (TRIAGE_HOME sets another place).",
-            soft_wrap=True,
         )
-    summaries = {0: "No check fails.", 1: "1 check fails."}
-    console.print(summaries.get(report.errors, f"{report.errors} checks fail."))
+    print_line(console, f"Checks that fail: {report.errors}.")
     raise typer.Exit(int(report.errors > 0))
 
 
@@ -219,55 +243,3 @@ def tokenizers() -> dict[str, Path]:
             by_digest.setdefault(digest, (str(manifest["base_model"]), path))
 
     return dict(by_digest.values())
-
-
-def _sets(report: CorpusReport) -> Table:
-    table = Table(title="Sets", title_justify="left")
-    for column in ("set", "rows", *LABELS, "groups", "with ED", "median words"):
-        table.add_column(column, justify="left" if column == "set" else "right")
-    for line in report.sets:
-        name = "all (split by us)" if line.name == "all" else line.name
-        labels = [f"{count} ({count / line.rows:.0%})" for count in line.labels]
-        groups = (str(len(line.groups)), str(line.ed_groups)) if line.groups else ("none", "none")
-        table.add_row(name, str(line.rows), *labels, *groups, f"{line.words:.0f}")
-
-    return table
-
-
-def _lengths(report: CorpusReport) -> Table:
-    table = Table(title="Text lengths", title_justify="left")
-    for column in ("in", "median", "95 % below", "longest", "measured on"):
-        table.add_column(column, justify="left" if column == "in" else "right")
-
-    for line in report.lengths:
-        median = f"{line.median:.0f}"
-        high = f"{line.high:.0f}"
-        table.add_row(line.unit, median, high, str(line.longest), f"{line.on} texts")
-
-    return table
-
-
-def _list(console: Console, report: CorpusReport) -> None:
-    """Print groups set by set, and near copies as places: never a patient's words."""
-    for line in report.sets:
-        groups = ", ".join(line.groups) or "none"
-        console.print(f"Groups of {line.name} ({len(line.groups)}): {groups}", soft_wrap=True)
-
-    colon = ":" if report.similar else ""
-    console.print(f"Pairs of nearly the same text ({len(report.similar)}){colon}")
-    for first, second, share in report.similar:
-        places = f"{first}  and  {second}"
-        console.print(f"  {share:.0%}  {places}", soft_wrap=True, highlight=False)
-
-
-def _findings(report: CorpusReport) -> Table:
-    table = Table(title="Checks", title_justify="left")
-    for column in ("check", "found", "", "where, and what to do"):
-        table.add_column(column, overflow="fold")
-
-    for finding in report.findings:
-        level = SHOWN_LEVELS[finding.level]
-        style = STYLES.get(finding.level)
-        table.add_row(finding.name, finding.detail, level, finding.remedy, style=style)
-
-    return table

@@ -13,19 +13,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from deployments.server import check_prefect_server
-from flows.cli.terminal import console
+from deployments.server import refuse_unusable_server
+from flows.cli.terminal import console, print_findings, print_line
 from flows.plan import estimated_bytes
 from flows.report.figures import counted
 from flows.selection import select
@@ -33,22 +33,19 @@ from tasks.models.sources.fetch import availabilities, is_offered, is_unanswered
 from tasks.runtime.backend import (
     BACKENDS,
     backend,
-    has_apple_gpu,
     is_mac,
     os_version,
     processor,
-    refuse_unusable_mlx,
 )
 from tasks.runtime.children import run_child
 from tasks.runtime.device import chip, cores, total_memory
-from tasks.runtime.errors import BadInput, Finding, Locked, TriageError
+from tasks.runtime.errors import BadInput, Finding, Level, Locked, TriageError
 from tasks.runtime.events import Device
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import existing_home, home, without_folders
 from warehouse.connect import REBUILD, warehouse_path
 from warehouse.health import examine
 
-STYLES = {"ok": "green", "warning": "bold yellow", "error": "bold red"}
 STUDY = "paper"
 LIBRARIES = (
     "triage-sweep",
@@ -91,33 +88,24 @@ def examine_machine(console: Console, selftest: bool = False, path: Path | None 
     if path is not None:
         if not selftest:
             raise BadInput("--json writes what the self-test measures; give --selftest too.")
-        if path.is_dir():
-            raise BadInput(f"--json {path} is a folder; name a file in it.")
-        if path.exists():
-            raise BadInput(f"--json {path} exists; name another file.")
-        if not path.absolute().parent.is_dir():
-            raise BadInput(
-                f"--json {path}: there is no folder {path.absolute().parent}; create it."
-            )
+        if path.exists() or not path.absolute().parent.is_dir():
+            raise BadInput(f"--json {path}: name a new file in a folder that exists.")
 
-    findings = _print_findings(console, _findings())
+    findings = print_findings(console, _findings())
     if selftest:
         own_findings, measured = run_selftest()
-        findings += _print_findings(console, own_findings)
+        findings += print_findings(console, own_findings)
         created = datetime.now(UTC)
         target = path or home() / f"doctor-{created:%Y%m%dT%H%M%SZ}.json"
         text = json.dumps(report(measured, findings, created), indent=1, ensure_ascii=False)
         write_atomic(target, text + "\n")
-        console.print(f"Written to {target}: it names no user, host or folder.", soft_wrap=True)
+        print_line(console, f"Written to {target}: it names no user, host or folder.")
 
-    errors = sum(finding.level == "error" for finding in findings)
-    warnings = sum(finding.level == "warning" for finding in findings)
-    console.print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}.")
-    return 1 if errors else 0
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+    levels = Counter(finding.level for finding in findings)
+    print_line(
+        console, f"{counted(levels['error'], 'error')}, {counted(levels['warning'], 'warning')}."
+    )
+    return 1 if levels["error"] else 0
 
 
 def _findings() -> Iterator[Finding]:
@@ -126,33 +114,16 @@ def _findings() -> Iterator[Finding]:
         yield from run_check(name, check)
 
     with ThreadPoolExecutor(max_workers=len(CONCURRENT)) as pool:
-        futures = {name: pool.submit(check) for name, check in CONCURRENT.items()}
-        # In the order of the list, whichever check ends first; result() raises what a check raised.
-        for name, future in futures.items():
-            yield from run_check(name, future.result)
+        for findings in pool.map(run_check, CONCURRENT, CONCURRENT.values()):
+            yield from findings
 
 
 def run_check(name: str, check: Check) -> list[Finding]:
     """The findings of a check, or the sentence of the error that ended it."""
     try:
         return check()
-    except Locked as error:
-        return [Finding(name, "warning", str(error))]
     except TriageError as error:
-        return [Finding(name, "error", str(error))]
-
-
-def _print_findings(console: Console, findings: Iterable[Finding]) -> list[Finding]:
-    """Print each finding as soon as it is known; returns all of them."""
-    printed = []
-    for finding in findings:
-        printed.append(finding)
-        console.print(f"{finding.level:<8} ", style=STYLES[finding.level], end="")
-        console.print(f"{finding.name}: {finding.detail}", markup=False, soft_wrap=True)
-        if finding.remedy:
-            console.print(f"{'':<8} -> {finding.remedy}.", markup=False, soft_wrap=True)
-
-    return printed
+        return [Finding(name, "warning" if isinstance(error, Locked) else "error", str(error))]
 
 
 def versions() -> dict[str, str]:
@@ -166,62 +137,44 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> list[Finding]:
-    text = f"{os_version()}, {chip()}, {cores()} cores"
-    if is_mac() and not has_apple_gpu():  # a Python that was built for Intel's processors
-        remedy = (
-            "MLX needs Apple Silicon and a Python built for it: install Homebrew's uv for Apple "
-            "Silicon, then run `uv sync --python cpython-3.13-macos-aarch64`"
-        )
-        return [Finding("machine", "error", f"{text}, Python for {processor()}", remedy)]
-    return [Finding("machine", "ok", text)]
-
-
-def library() -> list[Finding]:
-    """An error where MLX cannot be loaded as it is installed."""
-    refuse_unusable_mlx()
-    return []
-
-
-def memory() -> list[Finding]:
     size = total_memory()
-    text = f"{size / 1e9:.1f} GB"
-    if size >= LITTLE_MEMORY:
-        return [Finding("memory", "ok", text)]
-
-    level: Literal["warning", "error"] = "error" if size < TOO_LITTLE_MEMORY else "warning"
+    text = f"{os_version()}, {chip()}, {cores()} cores, {size / 1e9:.1f} GB"
     remedy = "close other programs, or stay with --model smollm2-135m"
-    return [Finding("memory", level, text, remedy)]
+    return [_of_size("machine", size, LITTLE_MEMORY, TOO_LITTLE_MEMORY, text, remedy)]
+
+
+def _of_size(
+    name: str, size: float, little: float, too_little: float, detail: str, remedy: str
+) -> Finding:
+    if size >= little:
+        return Finding(name, "ok", detail)
+    return Finding(name, "warning" if size >= too_little else "error", detail, remedy)
 
 
 def computing() -> list[Finding]:
-    """BLAS and backend, as the process of a step sees them."""
+    """The speed of matrix products and the backend, as the process of a step sees them. Raises
+    BadInput where MLX cannot be loaded as it is installed.
+    """
     probe = run_child("tasks.runtime.device:run", {}, home() / "logs" / "doctor-probe")
     device = Device(**probe["device"])
+    speed = f"{device.products}, {device.gflops:.0f} GFLOP/s in float32"
     path = f"{device.backend}, {device.compute_path} in {device.compute_dtype}"
-    if not device.on_gpu:
-        path += "; memory and time of 4 against 8 bits can only be compared on a GPU"
     if BACKENDS[device.backend].experimental:
         path += "; experimental"
-    backend_finding = Finding("backend", "ok", path)
 
     if device.on_gpu:
-        speed = f"GPU, {device.gflops:.0f} GFLOP/s in float32"
-        if not probe["gpu"]:
-            remedy = "run it on the Mac itself, not in a virtual machine or a session without a GPU"
-            detail = f"{path}, but its GPU cannot be used"
-            backend_finding = Finding("backend", "error", detail, remedy)
-        return [Finding("products", "ok", speed), backend_finding]
+        if probe["gpu"]:
+            return [Finding("products", "ok", speed), Finding("backend", "ok", path)]
+        remedy = "run it on the Mac itself, not in a virtual machine or a session without a GPU"
+        detail = f"{path}, but its GPU cannot be used"
+        return [Finding("products", "ok", speed), Finding("backend", "error", detail, remedy)]
 
-    speed = f"{device.blas}, {device.gflops:.0f} GFLOP/s in float32"
+    path += "; memory and time of 4 against 8 bits can only be compared on a GPU"
+    backend_finding = Finding("backend", "ok", path)
     if probe["warning"] is None:
-        return [Finding("BLAS", "ok", speed), backend_finding]
-    remedy = (
-        "a fast library is loaded, so the machine is busy or slow: close other programs and measure "
-        "again"
-    )
-    if device.blas == "reference":
-        remedy = probe["warning"].rstrip(".")
-    return [Finding("BLAS", "warning", speed, remedy), backend_finding]
+        return [Finding("products", "ok", speed), backend_finding]
+    remedy = probe["warning"].rstrip(".")
+    return [Finding("products", "warning", speed, remedy), backend_finding]
 
 
 def libraries() -> list[Finding]:
@@ -237,43 +190,27 @@ def libraries() -> list[Finding]:
         lines = result.stdout.strip().splitlines() or result.stderr.strip().splitlines()[-1:]
         own = [line for line in lines if line.startswith("triage-sweep ")]
         detail = "; ".join((own or lines)[:3])
-        level: Literal["warning", "error"] = "error" if own else "warning"
+        level: Level = "error" if own else "warning"
         remedy = "run `uv sync`, or reinstall them"
         findings.append(Finding("requirements", level, detail, remedy))
 
     return findings
 
 
-def bytecode() -> list[Finding]:
-    """Whether each process has to compile the libraries, because Python may not store bytecode."""
-    large = find_spec("prefect")
-    stored = large is not None and Path(large.cached or "").is_file()
-    if stored or not sys.dont_write_bytecode:
-        return [Finding("bytecode", "ok", "compiled libraries are stored")]
-    detail = "PYTHONDONTWRITEBYTECODE is set, so each process compiles every library it imports"
-    remedy = "unset it, or run `uv sync --compile-bytecode` once"
-    return [Finding("bytecode", "warning", detail, remedy)]
-
-
 def weights() -> list[Finding]:
     """Where the weights of the study's base models are available. Downloads nothing."""
     answers = availabilities(select(STUDY).models, home())
-    none_at_all = not any(is_offered(state) for part in answers.values() for _, state in part)
+    states = [state for sources in answers.values() for _, state in sources]
+    can_train = any(is_offered(state) or is_unanswered(state) for state in states)
     findings = []
     for model, sources in answers.items():
-        name = f"weights {model}"
         text = "; ".join(f"{source}: {state}" for source, state in sources)
-        usable = [number for number, (_, state) in enumerate(sources) if is_offered(state)]
-        if not usable:
-            slow = any(is_unanswered(state) for _, state in sources)
-            level: Literal["warning", "error"] = "error" if none_at_all and not slow else "warning"
+        level: Level = "ok"
+        remedy = ""
+        if not any(is_offered(state) for _, state in sources):
+            level = "warning" if can_train else "error"
             remedy = "connect to a network, or list a folder of weights in a grid (kind = 'folder')"
-            findings.append(Finding(name, level, text, remedy))
-        elif usable[0] == 0 or any(state == "here" for _, state in sources):
-            findings.append(Finding(name, "ok", text))
-        else:
-            remedy = f"{sources[usable[0]][0]} is used unless the first source can be reached"
-            findings.append(Finding(name, "warning", text, remedy))
+        findings.append(Finding(f"weights {model}", level, text, remedy))
 
     return findings
 
@@ -282,22 +219,15 @@ def uploads() -> list[Finding]:
     """A warning where a Mac may upload what the home or the warehouse holds."""
     synced = [(Path.home() / name).resolve() for name in UPLOADED]
     places = {"TRIAGE_HOME": home(), "TRIAGE_WAREHOUSE": warehouse_path()}
-    variables = [
-        variable
-        for variable, path in places.items()
-        if is_mac() and any(path.is_relative_to(folder) for folder in synced)
-    ]
-    if not variables:
-        return []
-
-    folders = " and ".join(str(places[variable]) for variable in variables)
     return [
         Finding(
             "uploads",
             "warning",
-            f"iCloud or another service may upload {folders}, including any cases",
-            f"set {' and '.join(variables)} to a folder that no service synchronises",
+            f"iCloud or another service may upload {path}, including any cases",
+            f"set {variable} to a folder that no service synchronises",
         )
+        for variable, path in places.items()
+        if is_mac() and any(path.is_relative_to(folder) for folder in synced)
     ]
 
 
@@ -314,11 +244,20 @@ def disk() -> list[Finding]:
         f"{free / 1e9:.0f} GB free at {home()}; the whole study takes about "
         f"{required_bytes / 1e9:.0f} GB"
     )
-    if free >= required_bytes:
-        return [Finding("disk", "ok", text)]
-
     remedy = "free some space, or set TRIAGE_HOME to a folder on another disk"
-    return [Finding("disk", "error" if free < TOO_LITTLE_DISK else "warning", text, remedy)]
+    return [_of_size("disk", free, required_bytes, TOO_LITTLE_DISK, text, remedy)]
+
+
+def prefect() -> list[Finding]:
+    """Whether the server that PREFECT_API_URL or Prefect's other settings name can be used."""
+    from prefect.settings import PREFECT_API_URL
+
+    api = PREFECT_API_URL.value()
+    if not api:
+        detail = "no server is set (PREFECT_API_URL): a sweep starts its own while it runs"
+        return [Finding("Prefect", "ok", detail)]
+    refuse_unusable_server(api)
+    return [Finding("Prefect", "ok", f"the server at {api} can be used")]
 
 
 def warehouse() -> list[Finding]:
@@ -340,14 +279,13 @@ def warehouse() -> list[Finding]:
 
 
 # Speed is measured while nothing else runs. Most other checks wait for a network or a process.
-QUIET: dict[str, Check] = {"machine": machine, "MLX": library, "memory": memory, "BLAS": computing}
+QUIET: dict[str, Check] = {"machine": machine, "MLX": computing}
 CONCURRENT: dict[str, Check] = {
     "versions": libraries,
-    "bytecode": bytecode,
     "weights": weights,
     "disk": disk,
     "uploads": uploads,
-    "Prefect": check_prefect_server,
+    "Prefect": prefect,
     "warehouse": warehouse,
 }
 
@@ -371,10 +309,10 @@ def run_selftest() -> tuple[list[Finding], dict[str, Any]]:
     for check in measured["checks"]:
         outcome = check["error"] or f"{check['value']:.3g} {check['unit']}"
         detail = f"{outcome} (limit {check['limit']:.3g})"
-        if check["ok"]:
-            findings.append(Finding(check["name"], "ok", detail))
-        else:
-            findings.append(Finding(check["name"], check["level"], detail, check["remedy"]))
+        level: Level = "ok" if check["ok"] else check["level"]
+        findings.append(
+            Finding(check["name"], level, detail, "" if check["ok"] else check["remedy"])
+        )
 
     return findings, measured
 

@@ -33,46 +33,42 @@ def init(directory: Directory) -> None:
     A .gitignore keeps cases and what is made of them out of git.
     """
     has_own = os.path.lexists(directory / ".gitignore")
-    grid, cases = write_examples(directory)
+    write_examples(directory)
     change_folder = "" if directory.resolve() == Path.cwd() else f"cd {directory} && "
     note = "is kept as it is: name your cases in it" if has_own else "keeps cases out of git"
     for line in (
-        f"{grid}: a grid of four experiments, with a comment on each setting",
-        f"{cases}: sixty synthetic cases, as a pattern for your own",
+        f"{directory / FILES[0]}: a grid of four experiments, with a comment on each setting",
+        f"{directory / FILES[1]}: sixty synthetic cases, as a pattern for your own",
         f"{directory / '.gitignore'}: {note}",
-        f"Next: {change_folder}triage sweep {grid.name} --plan",
+        f"Next: {change_folder}triage sweep {FILES[0]} --plan",
     ):
         console.print(line, soft_wrap=True)
 
 
-def write_examples(folder: Path) -> list[Path]:
-    """Copy the example files into `folder`, which is created if necessary, and return their paths.
+def write_examples(folder: Path) -> None:
+    """Copy the example files into `folder`, which is created if necessary.
 
     A .gitignore beside them names the cases, unless the folder has one of its own. Raises BadInput,
     before anything is written, if one of the example files already exists.
     """
-    targets = [folder / name for name in FILES]
+    texts = {name: (files("deployments") / "examples" / name).read_bytes() for name in FILES}
     # lexists: a link without a target is there, too, and writing would follow it.
-    if existing := [path for path in targets if os.path.lexists(path)]:
+    if existing := [name for name in texts if os.path.lexists(folder / name)]:
         raise BadInput(
-            f"{existing[0]} already exists and is kept; move it away or choose another folder."
+            f"{folder / existing[0]} already exists and is kept; move it away or choose another "
+            "folder."
         )
+    if not os.path.lexists(folder / ".gitignore"):
+        texts[".gitignore"] = IGNORE.encode()
 
-    written = list(targets)
-    gitignore = folder / ".gitignore"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in targets:
-            path.write_bytes((files("deployments") / "examples" / path.name).read_bytes())
-        with contextlib.suppress(FileExistsError), gitignore.open("x") as file:
-            written.append(gitignore)
-            file.write(IGNORE)
+        for name, text in texts.items():
+            (folder / name).write_bytes(text)
     except OSError as error:
-        for path in written:
+        for name in texts:
             with contextlib.suppress(OSError):
-                path.unlink()
+                (folder / name).unlink()
         raise BadInput(
             f"{folder} cannot be written ({error.strerror}); choose another folder."
         ) from error
-
-    return targets

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -15,7 +12,6 @@ from deployments.interruptions import INTERRUPTED
 from flows.cli.terminal import console, print_error, written_by_its_end
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import TriageError
-from tasks.runtime.home import ask
 
 # `triage -h` lists the commands in this order, with these words. A command NAME is the function, or
 # the group of commands, NAME in the file flows/cli/NAME.py.
@@ -39,28 +35,11 @@ COMMANDS = {
     "doctor": "Check that this machine is ready: hardware, libraries, network, disk, server, warehouse.",
     "up": "Start the Prefect server, its UI and workers on this machine, until Ctrl-C.",
 }
-# Advice for one more word than a command takes, where quotes were forgotten.
-MORE_WORDS = {"triage sql": "put quotes around the whole query"}
-# Commands whose further words may be a patient's text, which is not repeated.
-TEXT_AS_WORDS = {
-    "triage predict": "A text is not given as an argument: write - and give it on standard input, or "
-    "name a file with --file."
-}
-# What left with 0.2, as it was typed behind `triage`, and what is typed instead.
-REMOVED = {
-    "bench": "in a clone, uv run python -m tests.bench.NAME measures; triage doctor --selftest "
-    "checks this machine",
-    "cache": "triage clean removes what no result needs",
-    "claims": "triage sql claims measures them",
-    "fleet": "the page of the Prefect server shows the workers of each pool",
-    "forget": "triage data forget DATA does it",
-    "join": "uv run prefect worker start --pool NAME --limit 1 lets a machine work for a pool",
-    "sql --csv": "triage sql QUERY --format csv writes it",
-    "studies": "triage warehouse studies lists them or shows two side by side, triage warehouse "
-    "forget STUDY removes one",
-    "warehouse publish": "copy the file triage.duckdb, or write rows with triage sql QUERY --output "
-    "FILE",
-}
+# Further words may be a patient's text, which is not repeated.
+TEXT_AS_WORDS = (
+    "A text is not given as an argument: write - and give it on standard input, or name a file with "
+    "--file."
+)
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
 
 
@@ -118,7 +97,7 @@ def main() -> None:
     try:
         with written_by_its_end():
             # Else typer would print errors and exit by itself; it raises them, and returns a code.
-            code = app(standalone_mode=False)
+            code = app(prog_name="triage", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):  # the latter while a slow reader is waited for
         code = INTERRUPTED
     except TriageError as error:
@@ -127,7 +106,7 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # `triage` alone asks for the list of commands, which is no mistake
             raise SystemExit(0) from None
-        _end(usage_sentence(error, sys.argv[1:]))
+        _end(usage_sentence(error))
 
     if code == INTERRUPTED:  # so typer ends a command that says nothing about Ctrl-C itself
         print_error("Interrupted.")
@@ -139,36 +118,15 @@ def _end(sentence: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def usage_sentence(error: Any, typed: list[str]) -> str:
-    """The sentence for a mistake in the arguments `typed`: what the parser says, and what helps.
+def usage_sentence(error: Any) -> str:
+    """The sentence for a mistake in the arguments: what the parser says, and what helps.
 
     `error`: a UsageError of click, or of the copy of it that typer brings.
     """
     text = error.format_message().replace("Value error, ", "").rstrip(".")
     command = error.ctx.command_path if error.ctx else "triage"
-    if text.startswith("No such"):
-        for name, successor in REMOVED.items():
-            if set(name.split()) <= set(typed) and name.startswith(typed[0]):
-                return f"triage {name} has left: {successor}."
     if "unexpected extra argument" in text:
-        if command in TEXT_AS_WORDS:
-            return TEXT_AS_WORDS[command]
-        usage = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
-        advice = MORE_WORDS.get(command, f"it is {command} {usage}")
-        if command not in MORE_WORDS and _holds_a_path(typed):
-            advice = "put quotes around a path with spaces"
-        return f"{text.replace('argument(s)', 'argument')}; {advice}."
-    if "Did you mean" in text or "Possible options" in text:
-        return text if text.endswith("?") else f"{text}."
-    if text.startswith(("No such", "Missing")):
-        return f"{text}; see {command} -h."
-
-    return f"{text}."
-
-
-def _holds_a_path(typed: list[str]) -> bool:
-    """Whether words that follow each other seem to be one path, which the shell took apart."""
-    words = [word for word in typed[1:] if "=" not in word]
-    if any("/" in word or Path(word).suffix for word in words):
-        return True
-    return any(ask(Path.exists, Path(" ".join(pair))) for pair in itertools.pairwise(typed))
+        if command == "triage predict":
+            return TEXT_AS_WORDS
+        text += "; put quotes around a query, and around a path with spaces"
+    return text if text.endswith("?") else f"{text}; see {command} -h."

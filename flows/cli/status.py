@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import rich.live
+import rich.table
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
-from flows.cli.terminal import console, load_what_waits, print_line
+from flows.cli.terminal import AsJson, console, load_what_waits, print_json, print_line
 from flows.report.figures import RANDOM, clock, counted, figure, verdict
 from flows.report.rows import Row, rows_of
-from tasks.models.manifest import has_random_weights
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import is_locked
@@ -30,15 +26,8 @@ from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date, refuse_unusable
 
 DIGEST = re.compile("-[0-9a-f]{12}$")  # behind the cell in a training id
-NONE = "-"
-EMERGENCIES = "emergencies"  # on the test set; in the table alone
-COLUMNS = ("experiment", "state", "ED recall on test", "gates")
-NARROW = ("experiment, state", "ED recall on test", "gates")
-OTHER_COLUMNS = 34  # characters that these need beside the names, where the terminal is narrow
 NOTHING = "Nothing has run yet. Next: triage sweep demo"
 WATCH_SECONDS = 2.0
-LINES_BELOW = 2  # rows left out, prompt
-MOST_LINES = 4  # of a row, so that leaving out one for each four leaves out no row too many
 
 Line = dict[str, Any]  # about an experiment: its object in --json, null where there is none
 
@@ -66,9 +55,6 @@ Everything = Annotated[
     typer.Option("--all", help="list failed runs of earlier settings and trials of searches, too"),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="go on showing it, until Ctrl-C")]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="print a JSON array, an object per experiment")
-]
 
 
 def status(show_all: Everything = False, watch: Watch = False, as_json: AsJson = False) -> None:
@@ -76,7 +62,7 @@ def status(show_all: Everything = False, watch: Watch = False, as_json: AsJson =
     if watch:
         watch_status(console, show_all, as_json)
     elif as_json:
-        print_json(show_all)
+        print_json(listed(status_lines(), show_all))
     else:
         print_status(console, show_all)
 
@@ -105,20 +91,18 @@ def _line(
     """
     training = reported = None
     is_scored = False
-    is_random = landed is not None and landed.random_weights
+    values = {} if landed is None else vars(landed)
     if folder is not None:
         training = _training(folder)
         reported = Reported.of_running(folder)
         is_scored = any(intact_manifest(scores) for scores in (folder / "scores").glob("*-e*"))
-        is_random = is_random or (landed is None and _has_random_weights(folder))
 
-    values = {} if landed is None else vars(landed)
     state = values.get("status")
     prevalence = values.get("ed_prevalence")
-    gates = values.get("verdict") and verdict(landed)
+    cases = values.get("cases")
     return {
         "experiment": name,
-        "random_weights": bool(is_random),
+        "random_weights": bool(values.get("random_weights")),
         "training": training,
         "running": reported and reported.model_dump(mode="json"),
         "evaluation": "done" if is_scored else None,
@@ -126,10 +110,10 @@ def _line(
         "ed_recall": values.get("ed_recall"),
         "ed_recall_low": values.get("ed_recall_low"),
         "ed_recall_high": values.get("ed_recall_high"),
-        "test_cases": values.get("cases"),
-        EMERGENCIES: round((values.get("cases") or 0) * (prevalence or 0)),
-        "gates": gates,
-        "superseded": values.get("superseded", False),
+        "test_cases": cases,
+        "emergencies": None if cases is None else round(cases * (prevalence or 0)),
+        "gates": values.get("verdict") and verdict(landed),
+        "superseded": bool(values.get("superseded")),
         "searched": landed is None and not is_scored and name in trials,
     }
 
@@ -143,13 +127,9 @@ def _training(folder: Path) -> str:
     return "resumable" if any((folder / "checkpoint").glob("[0-9]*")) else "not finished"
 
 
-def _has_random_weights(folder: Path) -> bool:
-    """Whether a training that has not landed has random weights; False if its variant is gone."""
-    try:
-        args = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["args"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return has_random_weights(Path(args["variant"]))
+def listed(lines: list[Line], show_all: bool) -> list[Line]:
+    """The lines without failed runs of earlier settings and trials, unless `show_all`."""
+    return [line for line in lines if show_all or not (line["superseded"] or line["searched"])]
 
 
 def print_status(console: Console, show_all: bool = False) -> None:
@@ -163,7 +143,7 @@ def print_status(console: Console, show_all: bool = False) -> None:
         print_line(console, NOTHING)
         return
 
-    console.print(status_table(_listed(lines, show_all), console.width))
+    console.print(status_table(listed(lines, show_all)))
     if show_all:
         return
     if hidden := sum(line["superseded"] for line in lines):
@@ -174,55 +154,33 @@ def print_status(console: Console, show_all: bool = False) -> None:
         print_line(console, f'{count} of searches not listed: triage sql "FROM trial"')
 
 
-def print_json(show_all: bool = False) -> None:
-    """Print the lines as a JSON array on standard output."""
-    lines = _listed(status_lines(), show_all)
-    for line in lines:
-        del line[EMERGENCIES]
-    print(json.dumps(lines, indent=2))
+def status_table(lines: list[Line]) -> rich.table.Table:
+    """The lines as a table, which breaks no name: a command takes it."""
+    table = rich.table.Table(
+        title=f"Experiments in {home() / 'experiments'}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+    )
+    for column in ("experiment", "state", "ED recall on test", "gates"):
+        table.add_column(column, overflow="fold", no_wrap=column == "experiment")
 
-
-def _listed(lines: Sequence[Line], show_all: bool) -> list[Line]:
-    """The lines without failed runs of earlier settings and trials, unless `show_all`."""
-    return [line for line in lines if show_all or not (line["superseded"] or line["searched"])]
-
-
-def status_table(lines: Sequence[Line], width: int) -> Table:
-    """The lines as a table for a terminal of `width` characters, which breaks no name."""
-    # The cell of each line, which commands take; the training id where a cell is listed twice.
+    # The cell of each line; the training id where a cell is listed twice.
     cells = [DIGEST.sub("", line["experiment"]) for line in lines]
-    names = [
-        cell if cells.count(cell) == 1 else line["experiment"]
-        for cell, line in zip(cells, lines, strict=True)
-    ]
-    longest = max(map(len, names), default=0)
-
-    unbounded = Console(width=10_000)  # on which a table is as wide as it wants
-    for columns in (COLUMNS, NARROW):
-        fits = columns == NARROW and longest + OTHER_COLUMNS <= width
-        table = Table(title=f"Experiments in {home() / 'experiments'}", title_justify="left")
-        for place, column in enumerate(columns):
-            table.add_column(column, overflow="fold", no_wrap=fits and place == 0)
-        for line, name in zip(lines, names, strict=True):
-            table.add_row(*_cells(line, name, columns == NARROW))
-        if Measurement.get(unbounded, unbounded.options, table).maximum <= width:
-            break
+    for line, cell in zip(lines, cells, strict=True):
+        recall = "-"
+        if line["gates"]:
+            numbers = (line["ed_recall"], line["ed_recall_low"], line["ed_recall_high"])
+            recall = f"{figure(*numbers, digits=2)} of {line['emergencies']} ED"
+        table.add_row(
+            cell if cells.count(cell) == 1 else line["experiment"],
+            f"{_state(line)}{RANDOM if line['random_weights'] else ''}",
+            recall,
+            line["gates"] or "-",
+        )
     return table
-
-
-def _cells(line: Line, name: str, is_narrow: bool) -> tuple[str, ...]:
-    """The row of the table, in which it is listed as `name`; on a narrow terminal the state is below
-    the name, which stays whole.
-    """
-    recall = NONE
-    if line["gates"]:
-        numbers = (line["ed_recall"], line["ed_recall_low"], line["ed_recall_high"])
-        recall = f"{figure(*numbers, digits=2)} of {line[EMERGENCIES]} ED"
-    gates = line["gates"] or NONE
-    mark = RANDOM if line["random_weights"] else ""
-    if is_narrow:
-        return f"{name}\n  {_state(line)}{mark}", recall.replace("] of", "]\nof"), gates
-    return f"{name}{mark}", _state(line), recall, gates
 
 
 def _state(line: Line) -> str:
@@ -244,7 +202,7 @@ def _state(line: Line) -> str:
 
 
 def watch_status(console: Console, show_all: bool, as_json: bool) -> None:
-    """Draw the table of `triage status` every WATCH_SECONDS until Ctrl-C.
+    """Draw the table of `triage status` every WATCH_SECONDS until Ctrl-C, what runs first.
 
     Raises BadInput without a terminal and with --json.
     """
@@ -256,28 +214,6 @@ def watch_status(console: Console, show_all: bool, as_json: bool) -> None:
 
     with contextlib.suppress(KeyboardInterrupt), rich.live.Live(console=console) as display:
         while True:
-            display.update(watched_table(status_lines(), console, show_all), refresh=True)
+            lines = sorted(listed(status_lines(), show_all), key=lambda line: not line["running"])
+            display.update(status_table(lines) if lines else NOTHING, refresh=True)
             time.sleep(WATCH_SECONDS)
-
-
-def watched_table(
-    lines: Sequence[Line], console: Console, show_all: bool = False
-) -> RenderableType:
-    """The table of the experiments that the terminal has lines for, those that run before others."""
-    if not lines:
-        return NOTHING
-
-    listed = _listed(lines, show_all)
-    by_importance = sorted(range(len(listed)), key=lambda place: not listed[place]["running"])
-    room = console.height - LINES_BELOW
-    count = len(listed)
-    while True:
-        visible_lines = [listed[place] for place in sorted(by_importance[:count])]
-        table = status_table(visible_lines, console.width)
-        excess = len(console.render_lines(table)) - room
-        if excess <= 0 or count <= 1:
-            break
-        count -= max(excess // MOST_LINES, 1)
-
-    hidden = len(listed) - count
-    return Group(table, Text(f"and {hidden} more: triage status", "dim")) if hidden else table

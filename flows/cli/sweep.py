@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any
 
 # Before Prefect is imported. The live display shows what its console log would; the UI gets both.
@@ -29,7 +29,7 @@ from deployments.interruptions import (
     kept_awake,
     leaving_in_time,
 )
-from deployments.server import LOST, TemporaryServer, start_temporary_server, used
+from deployments.server import LOST, Server, start_temporary_server, used
 from flows.cli.compare import print_answer, shown_first
 from flows.cli.terminal import console, errors, print_line
 from flows.plan import finished_trainings
@@ -56,21 +56,15 @@ from tasks.runtime.children import (
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
 from tasks.runtime.home import check_home
-from tasks.spec import byte_count
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date, refuse_unusable
 
 CONTINUES = "Interrupted. Finished work is kept; run the same command again to continue."
-GOES_ON = (
+POOL_CONTINUES = (
     "Interrupted. The machines of the pool go on; run the same command again to follow them, or "
     "cancel their runs in the Prefect UI."
 )
-
-
-MOST_LINES = 10  # of trained models, and as many of baselines
-MOST_FAILURES = 10
 NOTHING = "The warehouse holds no finished experiment of this sweep."
-
 
 GridName = Annotated[
     str,
@@ -137,80 +131,74 @@ def sweep(
         print_plan(console, selection)
         return
 
-    # Not typer's own exit: after Ctrl-C the sweep has said already what becomes of it.
     raise SystemExit(run_sweep(console, selection, grid, overrides, narrowing, pool))
 
 
 def overrides_of(set_: list[str] | None, memory: str | None) -> list[str]:
     """The changes of the grid that --set and --memory ask for."""
-    overrides = list(set_ or [])
-    if memory is not None:
-        try:
-            byte_count(memory)
-        except ValueError as error:
-            raise BadInput(f"--memory: {error}.") from None
-        # A JSON string is one of TOML; without quotes 1000000 would be read as a number.
-        overrides.append(f"training.memory={json.dumps(memory)}")
-    return overrides
+    # A JSON string is one of TOML; without quotes 1000000 would be read as a number.
+    limits = [] if memory is None else [f"training.memory={json.dumps(memory)}"]
+    return [*(set_ or []), *limits]
 
 
 class EarlyExit:
-    """How a sweep that does not run to its end leaves: a sentence, once, and an exit code."""
+    """How a command that runs flows leaves before its end: a sentence, once, and an exit code."""
 
     def __init__(self, console: Console, sentence: str = CONTINUES) -> None:
         self.code = INTERRUPTED
-        self.server: TemporaryServer | None = None
+        self.server: Server | None = None
         self._console = console
         self._sentence = sentence
         self._said = False
 
-    def lose_server(self) -> None:
-        """Interrupt the sweep, since Prefect has no server any more; called in another thread."""
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[contextlib.ExitStack]:
+        """Let signals interrupt the block, which ends the process within seconds, and keep a Mac
+        awake while it runs.
+
+        What the block puts on the stack is cleaned up at its end. Raises SystemExit.
+        """
+
+        def note_interruption() -> None:
+            start_no_more()
+            at_next_interruption(self.leave)  # from now on the time to leave is limited
+
+        # Prefect does not print that its server did not get a log line, unless its own log is
+        # asked for: the server's end is said in a sentence.
+        if "PREFECT_LOGGING_LEVEL" not in os.environ:
+            logging.raiseExceptions = False
+        try:
+            with (
+                leaving_in_time(wait_until_interrupted, self.leave),
+                interrupted_by_signals(note_interruption),
+                kept_awake(),
+                contextlib.ExitStack() as cleanup,
+            ):
+                yield cleanup
+        except KeyboardInterrupt:
+            at_next_interruption(self.leave)
+            self._say()
+            # Not typer's own exit: what becomes of the command is said already.
+            raise SystemExit(self.code) from None
+
+    def start_server(self) -> None:
+        """Start Prefect's temporary server, unless another server is configured."""
+        self.server = start_temporary_server(
+            lambda sentence: print_line(self._console, sentence), self._lose_server
+        )
+
+    def _lose_server(self) -> None:
+        """Interrupt the command, since Prefect has no server any more; called in another thread."""
         self._sentence = LOST
         self.code = 1
         start_no_more()
         # To the main thread itself: a signal that another one takes does not end its waiting.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[contextlib.ExitStack]:
-        """Let signals interrupt the block, and keep a Mac awake while it runs.
-
-        What the block puts on the stack is cleaned up at its end.
-        """
-
-        def note_interruption() -> None:
-            start_no_more()
-            self.leave_at_next()  # from now on the time to leave is limited
-
-        with (
-            interrupted_by_signals(note_interruption),
-            kept_awake(),
-            contextlib.ExitStack() as cleanup,
-        ):
-            # Prefect does not print that its server did not get a log line, unless its own log is
-            # asked for: the server's end is said in a sentence.
-            if "PREFECT_LOGGING_LEVEL" not in os.environ:
-                logging.raiseExceptions = False
-            yield cleanup
-
-    def start_server(self) -> None:
-        """Start Prefect's temporary server, unless another server is configured."""
-
-        def say(sentence: str) -> None:
-            print_line(self._console, sentence)
-
-        self.server = start_temporary_server(say, self.lose_server)
-
-    def say(self) -> None:
-        """Say it, unless it was said."""
+    def _say(self) -> None:
         if not self._said:
             self._said = True
             errors.print(f"triage: {self._sentence}", soft_wrap=True)
-
-    def leave_at_next(self) -> None:
-        """Let a second Ctrl-C end everything at once."""
-        at_next_interruption(self.leave)
 
     def leave(self) -> None:
         """Kill what was started and exit at once, from a signal's handler or another thread: the
@@ -221,7 +209,7 @@ class EarlyExit:
             self.server.kill()
         # The live display hides the cursor, and after os._exit nothing puts it back.
         self._console.show_cursor(True)
-        self.say()
+        self._say()
         os._exit(self.code)
 
 
@@ -236,9 +224,9 @@ def run_sweep(
     """Run the sweep flow in this process, and its experiments here or on the machines of a work
     pool; returns the exit code.
 
-    It is 1 if an experiment failed for a reason that the user cannot fix, and 130 after Ctrl-C. The
-    last line printed says where the results are and what to type next. Raises BadInput if the user
-    can fix every failure, or if the configured Prefect server cannot be used.
+    It is 1 if an experiment failed for a reason that the user cannot fix. The last line printed
+    says where the results are and what to type next. Raises BadInput if the user can fix every
+    failure, or if the configured Prefect server cannot be used; SystemExit after Ctrl-C.
     """
     failures: list[Exception] = []
     ids: set[str] = set()  # of what has landed, or was found landed
@@ -249,43 +237,36 @@ def run_sweep(
         elif isinstance(event, ExperimentLanded | ExtraFinished):
             ids.update(event.ids)
 
-    early_exit = EarlyExit(console, GOES_ON if pool else CONTINUES)
-    try:
-        with leaving_in_time(wait_until_interrupted, early_exit.leave):
-            with early_exit.interruptible() as cleanup:
-                if pool is None:
-                    early_exit.start_server()  # it starts while the following lines run
-                    check(selection)
-                else:
-                    from flows.pool import refuse_pool
+    early_exit = EarlyExit(console, POOL_CONTINUES if pool else CONTINUES)
+    with early_exit.interruptible() as cleanup:
+        if pool is None:
+            early_exit.start_server()  # it starts while the following lines run
+            check(selection)
+        else:
+            from flows.pool import refuse_pool
 
-                    refuse_pool(pool)
-                    check_cases(selection)
+            refuse_pool(pool)
+            check_cases(selection)
 
-                experiments = counted(len(selection.cells), "experiment")
-                line = f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ..."
-                print_line(console, line)
-                if pool is None and not all(map(finished_trainings, selection.cells)):
-                    cleanup.enter_context(forked_steps("tasks.tuning.job", "tasks.scoring.job"))
-                    import_ahead()
+        experiments = counted(len(selection.cells), "experiment")
+        print_line(console, f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ...")
+        if pool is None and not all(map(finished_trainings, selection.cells)):
+            cleanup.enter_context(forked_steps("tasks.tuning.job", "tasks.scoring.job"))
+            import_ahead()
 
-                from flows.cli.live import live  # Prefect comes with it
-                from flows.sweep import sweep
-                from tasks.progress import listening
+        from flows.cli.live import live  # Prefect comes with it
+        from flows.sweep import sweep
+        from tasks.progress import listening
 
-                with used(early_exit.server), live(console, selection), listening(collect):
-                    # A state, as a sweep with a failure is Failed and would raise here.
-                    state = sweep(grid, overrides, narrowing, pool, return_state=True)
+        with used(early_exit.server), live(console, selection), listening(collect):
+            # A state, as a sweep with a failure is Failed and would raise here.
+            state = sweep(grid, overrides, narrowing, pool, return_state=True)
 
-            return _report(console, selection.grid.name, state, failures, ids)
-    except KeyboardInterrupt:
-        early_exit.leave_at_next()
-        early_exit.say()
-        return early_exit.code
+        return _end(console, selection.grid.name, state, failures, ids)
 
 
-def _report(
-    console: Console, study: str, state: Any, failures: Sequence[Exception], ids: Collection[str]
+def _end(
+    console: Console, study: str, state: Any, failures: list[Exception], ids: Collection[str]
 ) -> int:
     """Print what the flow that ended in `state` landed, and why not all; returns the exit code."""
     from tasks.landing import some_results_wait
@@ -305,7 +286,9 @@ def _report(
     # Where every failure needs other input, data or weights, a rerun cannot help.
     fixable = bool(failures) and all(isinstance(e, BadInput | SourceUnavailable) for e in failures)
     if not fixable:
-        print_failures(console, str(state.message))
+        # A line for each failure, as flows/sweep.py joins them.
+        lines = str(state.message).replace(": ", ":\n", 1).replace(" | ", "\n")
+        print_line(console, f"Not everything finished. {lines}", style="bold red")
     if exists:
         where = "will be loaded into" if waits else "is in"
         results = f"What has finished {where} the warehouse: {warehouse_path()}"
@@ -333,15 +316,3 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
         print_line(console, line)
 
     print_line(console, disclaimer({row.set_digest for one in studies for row in one.board}))
-
-
-def print_failures(console: Console, message: str) -> None:
-    """Print the failures that the message of a failed sweep names, a line each."""
-    heading, _, text = message.partition(": ")
-    # As flows/sweep.py joins them.
-    failures = text.split(" | ")
-    print_line(console, f"Not everything finished. {heading}:", style="bold red")
-    for failure in failures[:MOST_FAILURES]:
-        print_line(console, failure, style="red")
-    if hidden := len(failures[MOST_FAILURES:]):
-        print_line(console, f"and {hidden} more, printed above")

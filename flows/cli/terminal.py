@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,10 +19,11 @@ import typer
 from rich.console import Console
 
 from deployments.interruptions import INTERRUPTED as INTERRUPTED
-from tasks.runtime.errors import BadInput, disk_full, is_disk_full
+from tasks.runtime.errors import BadInput, Finding, disk_full, is_disk_full
 
 WITHOUT_TERMINAL = 140  # columns of output into a file or a pipe, unless COLUMNS says otherwise
 STANDARD_OUTPUT = Path("standard output")  # as errors name it
+STYLES = {"ok": "green", "warning": "bold yellow", "error": "bold red"}  # of findings
 
 
 def _width() -> int | None:
@@ -72,6 +73,18 @@ def print_error(sentence: str) -> None:
 def print_line(console: Console, text: str, style: str | None = None) -> None:
     """Print prose: wrapped between words on a terminal, one line in a file or a pipe."""
     console.print(text, style=style, soft_wrap=not console.is_terminal)
+
+
+def print_findings(console: Console, findings: Iterable[Finding]) -> list[Finding]:
+    """Print each finding of a check as soon as it is known, with its remedy; returns all of them."""
+    printed = []
+    for finding in findings:
+        printed.append(finding)
+        console.print(f"{finding.level:<8} ", style=STYLES[finding.level], end="")
+        console.print(f"{finding.name}: {finding.detail}", soft_wrap=True)
+        if finding.remedy:
+            console.print(f"{'':<8} -> {finding.remedy.rstrip('.')}.", soft_wrap=True)
+    return printed
 
 
 def print_json(value: object) -> None:
@@ -153,8 +166,6 @@ def written_by_its_end() -> Iterator[None]:
         discard_the_rest(sys.stdout)
         raise SystemExit(1) from None
     except UnicodeEncodeError as error:
-        if _can_be_printed(error.object):
-            raise
         raise BadInput(
             f"Standard output is in {sys.stdout.encoding}, which has no "
             f"{error.object[error.start]!a}; set PYTHONIOENCODING=utf-8:backslashreplace, which has "
@@ -196,11 +207,3 @@ def _refuses_more(file: TextIO) -> bool:
     except OSError:
         return True
     return False
-
-
-def _can_be_printed(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding, sys.stdout.errors or "strict")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -45,12 +45,6 @@ def study(tmp_path_factory, messages):
     new.end(signal.SIGHUP)
 
 
-def test_a_second_up_says_that_it_runs_already(study):
-    command = study.triage("up", "--port", str(study.port))
-    again = subprocess.run(command, env=study.environment, capture_output=True, text=True)
-    assert again.returncode == 0 and "Already running" in again.stdout
-
-
 def test_a_sweep_started_by_hand_and_one_started_by_its_schedule_complete(study):
     command = ["prefect", "deployment", "run", "sweep/sweep", "-p", "grid=smoke", "-p", 'only={"limit": 1}', "--watch"]
     by_hand = subprocess.Popen([sys.executable, "-m", *command], env=study.environment, stdout=subprocess.DEVNULL)
@@ -138,14 +132,6 @@ def test_during_a_sweep_a_comparison_answers_within_seconds_and_a_night_is_cance
     study.wait(night, seconds=60, until=("CANCELLED",))
     assert study.state(sweep) == "RUNNING"
     study.wait(sweep, seconds=400)
-
-
-def test_a_night_without_a_sweep_starts_one(study):
-    before = len(study.runs("sweep smoke"))
-    study.wait(study.run("nightly/nightly", {"grid": "smoke"}))
-    until(lambda: len(study.runs("sweep smoke")) > before, 120, study.log)
-    newest = max(study.runs("sweep smoke"), key=lambda run: run["created"])
-    study.wait(newest["id"], seconds=400)
 
 
 def schedules(study):

@@ -4,6 +4,7 @@ pytest 9.1 loses these fixtures ("fixture 'smoke' not found") where its command 
 `tests/` itself between two files of this folder (pytest issue 14964): sort the names.
 """
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.server import TemporaryServer, api_url
+from deployments.server import LIKE_PREFECTS_OWN, api_url
+from deployments.server import Server as PrefectServer
 from flows.cli.experiments import find_model
 from flows.serve.app import KeptModel
 from tests.place import Place, Server, prefect_home
@@ -34,11 +36,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Prefect's server, as a sweep starts it, for the commands of tests that are not about it."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(prefect_home() / "prefect.db", folder)
-    running = TemporaryServer(print, lambda: None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(folder))
-        running.start()
-
+    environment = os.environ | LIKE_PREFECTS_OWN | {"PREFECT_HOME": str(folder)}
+    running = PrefectServer(environment, print, lambda: None)
+    running.start()
     running.wait(300)
     yield Server(api_url(running.port), folder)
     running.end()

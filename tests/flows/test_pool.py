@@ -95,7 +95,7 @@ def server(monkeypatch):
     fake_server = Server()
     monkeypatch.setattr(pool, "publisher", lambda title: lambda event: None)  # which asks a real server
     monkeypatch.setattr(pool, "configured_api", lambda: "http://server/api")
-    monkeypatch.setattr(pool, "refuse_unusable_server", lambda: None)
+    monkeypatch.setattr(pool, "refuse_unusable_server", lambda api: None)
     monkeypatch.setattr(pool, "prefect_client", lambda api, **options: within(fake_server))
     monkeypatch.setattr(pool, "run_deployment", fake_server.run_deployment)
     monkeypatch.setattr(pool, "POLL_SECONDS", 0)
@@ -276,12 +276,12 @@ def test_a_server_that_does_not_answer_is_waited_for(server, monkeypatch):
     def client(api, **options):
         opened.append(api)
         if len(opened) == 3:
-            raise NoAnswer("refused")
+            raise NoAnswer(api, "refused")
         yield server
 
     monkeypatch.setattr(pool, "prefect_client", client)
     failures, events, _ = run_sweep(server, complete)
-    assert failures == [] and "does not answer (refused); waiting" in warnings(events)[0]
+    assert failures == [] and "(refused)" in warnings(events)[0]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from pathlib import Path
 import optuna
 import pytest
 
-from flows.cli.search import saved
 from tasks.runtime.errors import BadInput
 from tasks.search import trials as module
 from tasks.search.trials import Reached, Trials, best_of, has_time
@@ -207,19 +206,6 @@ def test_a_file_that_is_not_ours_is_refused_in_a_sentence(change):
         BadInput, match=r"^\S*search.db cannot be used as the storage .*move it away .*trainings are kept\.$"
     ):
         opened()
-
-
-def test_what_was_saved_counts_what_each_trial_would_take_to_its_end():
-    trials = opened()
-    for value in (1.0, 0.5, 2.0, 3.0):
-        trials.add(trials.propose(), "t")
-        trials.reach(len(trials.all()) - 1, Reached(4, value, value, 100.0, 40.0))
-    trials.reach(1, Reached(8, 0.5, 0.5, 100.0, 80.0))
-    trials.fail(0, "It diverged.")
-    assert saved(trials.all()) == (
-        "4 trials took 20 updates and 8 min; all to the end would take 28 updates and about 10 min: 71% of the updates, "
-        "29% saved."
-    )
 
 
 def test_no_trial_is_added_that_could_not_be_finished_in_time(monkeypatch):

@@ -7,7 +7,6 @@ import platform
 import socket
 import subprocess
 import sys
-import threading
 from functools import partial
 from importlib import metadata
 from pkgutil import resolve_name
@@ -17,7 +16,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from deployments.server import check_prefect_server, start_temporary_server
+from deployments.server import start_temporary_server
 from flows import selection
 from flows.cli import doctor as checks
 from flows.cli.doctor import examine_machine, run_check
@@ -57,14 +56,15 @@ def somebody(tmp_path, monkeypatch):
 
 def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_in(monkeypatch, somebody, tmp_path):
     monkeypatch.setattr(checks, "availabilities", answers([("Hub a/b", "reachable")]))
-    # A process of its own would load the libraries again, and a real vocabulary takes seconds.
+    # A process of its own would load the libraries again; a real vocabulary, and each further model, take seconds.
     monkeypatch.setattr(checks, "run_child", lambda name, args, log: resolve_name(name)(args, lambda event: None))
+    monkeypatch.setattr("tasks.bench.selftest.run.MODELS", ("tiny-llama",))
     monkeypatch.setattr("tasks.bench.selftest.kernels.WIDTHS", ((576, 1536), (1536, 576), (576, 4096), (1024, 640)))
     monkeypatch.setitem(resolve_name("tasks.bench.selftest.models:WIDE"), "smollm2-135m", {"vocab_size": 4096})
     out = io.StringIO()
     path = tmp_path / "report.json"
     assert examine_machine(Console(file=out, width=200), selftest=True, path=path) == 0
-    for words in ("no errors", "GFLOP/s", "weights model-0: Hub a/b: reachable", f"Written to {path}"):
+    for words in ("0 errors", "GFLOP/s", "weights model-0: Hub a/b: reachable", f"Written to {path}"):
         assert words in out.getvalue()
     assert not list(home().glob("doctor-*.json"))
 
@@ -75,7 +75,7 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
         "dropout passes, batched against one by one", "two updates, repeated", "seconds of a step",
         "footprint of a 256 MB array",
     }  # fmt: skip
-    assert len(report["findings"]) > len(report["checks"]) > 35
+    assert len(report["findings"]) > len(report["checks"]) > 20
     errors = [check for check in report["checks"] if check["level"] == "error"]
     assert all(check["ok"] and 0 <= check["value"] <= check["limit"] and check["seconds"] >= 0 for check in errors)
     assert set(report["step_seconds"]) == {"ours", "stock"} and report["backend"]["name"]
@@ -102,9 +102,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(
     (tmp_path / "mine.json").write_text("mine")
     for options, words in (
         (["--json", "new.json"], "give --selftest too"),
-        (["--selftest", "--json", "."], "is a folder; name a file"),
-        (["--selftest", "--json", "mine.json"], "exists; name another file"),
-        (["--selftest", "--json", "no/such/file.json"], "there is no folder"),
+        *((["--selftest", "--json", path], "name a new file") for path in (".", "mine.json", "no/such/file.json")),
     ):
         with pytest.raises(BadInput, match=words):
             app(["doctor", *options], standalone_mode=False)
@@ -126,7 +124,7 @@ def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loa
     [
         ([[("Hub", "reachable"), ("package", "no")]], ["ok"]),
         ([[("Hub", "cannot be reached"), ("package", "here")]], ["ok"]),
-        ([[("Hub", "cannot be reached"), ("package", "reachable")]], ["warning"]),
+        ([[("Hub", "cannot be reached"), ("package", "reachable")]], ["ok"]),
         ([[("Hub", "cannot be reached")], [("Hub", "in the local Hub cache")]], ["warning", "ok"]),
         ([[("Hub", "cannot be reached")], [("Hub", "is gated")]], ["error", "error"]),
         ([[("Hub", "no answer within 5 s")], [("package", LATE)]], ["warning", "warning"]),
@@ -151,40 +149,37 @@ def test_a_sweep_tries_a_source_that_did_not_answer_in_time_and_not_one_that_say
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "level", "words"),
+    ("status", "body", "words"),
     [
-        (200, json.dumps(metadata.version("prefect")), "ok", "server"),
-        (200, '"2.0.0"', "error", "is 2.0.0, this project's is"),
-        (200, "<html>", "error", "no server answers"),
-        (401, "", "warning", "status 401"),
+        (200, json.dumps(metadata.version("prefect")), None),
+        (404, "", None),
+        (200, '"2.0.0"', r"is of version 2\.0\.0, and this project uses"),
+        (200, "<html>", "No Prefect server answers"),
+        (401, "", "status 401"),
     ],
 )
-def test_the_prefect_server_must_be_of_this_version(status, body, level, words, patient):
+def test_the_prefect_server_must_be_of_this_version(status, body, words, patient):
+    """Prefect Cloud gives none. What the doctor calls an error, a sweep refuses."""
     with http_server(replying(body, status, "/api/admin/version")) as address:
         url = f"{address}/api"
         with temporary_settings({PREFECT_API_URL: url}):
-            (finding,) = check_prefect_server()
-            # A sweep refuses what the doctor calls an error, and takes the rest.
-            with pytest.raises(BadInput, match=words) if level == "error" else contextlib.nullcontext():
-                start_temporary_server(print, lambda: None)
-    assert finding.level == level and words in finding.detail and url in finding.detail
+            (finding,) = run_check("Prefect", checks.prefect)
+            with pytest.raises(BadInput, match=words) if words else contextlib.nullcontext():
+                assert start_temporary_server(print, lambda: None) is None
+    assert finding.level == ("error" if words else "ok") and url in finding.detail
 
 
-@pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.9\r\n", None])
-def test_a_port_without_a_web_server_is_an_error_with_two_remedies(banner):
+def test_a_port_without_a_server_is_an_error_with_two_remedies():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        if banner:
-            listener.listen()
-            threading.Thread(target=lambda: listener.accept()[0].sendall(banner), daemon=True).start()
         with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{listener.getsockname()[1]}/api"}):
-            (finding,) = check_prefect_server()
-    assert finding.level == "error" and "triage up" in finding.remedy and "unset PREFECT_API_URL" in finding.remedy
+            (finding,) = run_check("Prefect", checks.prefect)
+    assert finding.level == "error" and "triage up" in finding.detail and "unset PREFECT_API_URL" in finding.detail
 
 
 def test_no_server_and_no_warehouse_are_well_and_a_warehouse_is_only_looked_at():
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        assert levels(check_prefect_server()) == levels(checks.warehouse()) == ["ok"]
+        assert levels(checks.prefect()) == levels(checks.warehouse()) == ["ok"]
     assert not warehouse_path().exists()
     with current():
         pass
@@ -228,7 +223,7 @@ def test_little_memory_and_little_disk_are_reported_before_a_study_fills_it(monk
     monkeypatch.setattr(checks, "total_memory", lambda: memory)
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk))
     (finding,) = checks.disk()
-    assert [finding.level] == levels(checks.memory()) == [level] and bool(finding.remedy) == (level != "ok")
+    assert [finding.level] == levels(checks.machine()) == [level] and bool(finding.remedy) == (level != "ok")
 
 
 def test_a_library_of_the_wrong_version_is_an_error_of_this_project_alone(tmp_path, monkeypatch):
@@ -245,33 +240,14 @@ def test_a_library_of_the_wrong_version_is_an_error_of_this_project_alone(tmp_pa
         assert levels(findings) == ["ok", level] and needs in findings[1].detail
 
 
-def test_libraries_that_every_process_would_compile_again_are_reported(tmp_path, monkeypatch):
-    cached = tmp_path / "prefect.pyc"
-    monkeypatch.setattr(checks, "find_spec", lambda name: SimpleNamespace(cached=str(cached)))
-    for may_not_write, level in ((False, "ok"), (True, "warning")):
-        monkeypatch.setattr(checks.sys, "dont_write_bytecode", may_not_write)
-        (finding,) = checks.bytecode()
-        assert finding.level == level and ("uv sync --compile-bytecode" in finding.remedy) == may_not_write
-    cached.touch()
-    assert levels(checks.bytecode()) == ["ok"]
-
-
-def test_a_mac_with_a_python_for_intel_is_refused(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(checks, "chip", lambda: "Apple M4")
-    (finding,) = checks.machine()
-    assert finding.level == "error" and "--python cpython-3.13-macos-aarch64" in finding.remedy
-
-
 @pytest.mark.parametrize(
     ("home_folder", "warehouse_folder", "on_mac", "variables"),
     [
-        ("Documents/study", "study", True, "set TRIAGE_HOME to"),
-        ("study", "Desktop", True, "set TRIAGE_WAREHOUSE to"),
-        ("Library/CloudStorage/Drive", "Documents", True, "set TRIAGE_HOME and TRIAGE_WAREHOUSE to"),
-        ("study", "study", True, None),
-        ("Documents/study", "Documents/study", False, None),
+        ("Documents/study", "study", True, ["TRIAGE_HOME"]),
+        ("study", "Desktop", True, ["TRIAGE_WAREHOUSE"]),
+        ("Library/CloudStorage/Drive", "Documents", True, ["TRIAGE_HOME", "TRIAGE_WAREHOUSE"]),
+        ("study", "study", True, []),
+        ("Documents/study", "Documents/study", False, []),
     ],
 )
 def test_a_folder_that_a_mac_uploads_is_a_warning(
@@ -284,8 +260,9 @@ def test_a_folder_that_a_mac_uploads_is_a_warning(
         monkeypatch.setenv(name, str(tmp_path / path))
     monkeypatch.setattr(checks, "is_mac", lambda: on_mac)
     findings = checks.uploads()
-    assert levels(findings) == (["warning"] if variables else [])
-    assert all(variables in finding.remedy and "iCloud" in finding.detail for finding in findings)
+    assert levels(findings) == ["warning"] * len(variables)
+    for variable, finding in zip(variables, findings, strict=True):
+        assert variable in finding.remedy and "iCloud" in finding.detail
 
 
 def test_the_version_of_macos_is_its_own_whatever_python_was_built_for_and_pip_is_told_it(monkeypatch):
@@ -304,9 +281,9 @@ def test_the_version_of_macos_is_its_own_whatever_python_was_built_for_and_pip_i
 
 @pytest.mark.parametrize(
     ("blas", "gflops", "words"),
-    [("reference", 5, "pip install mkl"), ("libmkl_rt.so.2", 5, "busy"), ("accelerate", 9, None)],
+    [("reference", 5, "pip install mkl"), ("accelerate", 9, None)],
 )
-def test_slow_products_have_a_remedy_that_fits_the_library_and_metal_that_cannot_be_used_is_an_error(
+def test_slow_products_have_the_remedy_of_the_probe_and_metal_that_cannot_be_used_is_an_error(
     monkeypatch, blas, gflops, words
 ):
     path, dtype = ("dequantised_f32", "float32") if words else ("packed", "bfloat16")

@@ -16,7 +16,7 @@ from flows.search import search
 from flows.selection import Narrowing
 from flows.sweep import sweep
 from tasks.identity import INGREDIENTS
-from tasks.removable import known_names, matching_names, of_data, sharing_sets
+from tasks.removable import matching_names, of_data, sharing_sets
 from tasks.runtime import store
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import home
@@ -226,21 +226,6 @@ def test_a_removal_that_was_interrupted_is_finished_when_it_is_typed_again(remov
 
     again = place.ask("data", "forget", "own-1", "--yes")
     assert again.returncode == 2 and "holds nothing of a data set 'own-1'; did you mean own-2?" in again.stderr
-
-
-def test_adapters_that_were_set_aside_are_known_by_their_jobs_where_the_texts_are_gone(tmp_path):
-    root = made_home(tmp_path)
-    shutil.rmtree(root / "data")
-    shutil.rmtree(root / "baselines")
-    experiments = root / "experiments"
-    scores = experiments / "cell-own-1" / "scores" / "s"
-    job(root / "logs" / "evaluate-s", {"scores": scores, "data": root / "data" / "own-1", "home": root})
-    (experiments / "cell-own-1" / "spec.json").unlink()
-    for name in ("cell-other-3", "cell-own-1"):
-        (experiments / name).rename(experiments / f".forgotten-{name}")
-    assert known_names(root) == ["other-3", "own-1", "own-2"]
-    forget(root, *matching_names(root, "other"))
-    assert not what_is_left(root, "other-3") and known_names(root) == ["own-2"], "each removes what all left"
 
 
 def test_what_an_interrupted_removal_left_goes_with_what_has_its_name_again(tmp_path):

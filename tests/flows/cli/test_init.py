@@ -115,18 +115,14 @@ def test_git_ignores_the_cases_and_the_home_and_an_own_gitignore_is_kept(tmp_pat
 
 
 def test_a_disk_that_is_full_leaves_no_file_behind(tmp_path, monkeypatch):
-    open_file = Path.open
+    write_bytes = Path.write_bytes
 
-    def open_on_a_full_disk(path, *args, **options):
-        file = open_file(path, *args, **options)
+    def write_on_a_full_disk(path, text):
         if path.name == ".gitignore":
-            monkeypatch.setattr(file, "write", full)
-        return file
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_bytes(path, text)
 
-    def full(text):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "open", open_on_a_full_disk)
+    monkeypatch.setattr(Path, "write_bytes", write_on_a_full_disk)
     with pytest.raises(BadInput, match="No space left on device"):
         write_examples(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -3,14 +3,15 @@ the table: states, figures, 80 columns, and what is left out of a low terminal."
 
 import io
 import re
-import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from flows.cli.live import Display, ExperimentRow, TimeLeft, live, short_names
-from flows.selection import Narrowing, Selection, select
+from flows.cli.live import Display, live
+from flows.report.figures import clock
+from flows.selection import Narrowing, select
 from tasks.progress import publish
 from tasks.runtime.events import (
     Device,
@@ -72,62 +73,52 @@ def test_a_log_file_gets_the_same_as_lines(selection):
     assert lines == [f"{name}  loss 0.457  812 tokens/s  5 min left  (40 of 120)"], "not every update"
 
 
-def test_what_the_steps_of_a_base_model_repeat_is_printed_once_whatever_its_figures_are(selection, cells):
+def test_what_steps_repeat_is_printed_once_whatever_its_figures_are(selection, cells):
     device = Device("cpu", "dequantised_f32", "float32", "mkl", 200.0, 2, "m")
-    other = cells[0].model_copy(update={"model": cells[0].model.model_copy(update={"name": "tiny-gemma3"})})
-    titles = [f"{step} {spec.cell_id}" for spec in [*cells, other] for step in ("train", "evaluate")]
-    events = [(title, event) for title in titles for event in (device, FROZEN)]
-    events.insert(4, (titles[1], replace(device, gflops=210.0)))
-    lines = lines_of(Selection(selection.grid, [*cells, other]), *events)
-    assert lines == ["device   cpu, dequantised_f32, BLAS mkl, 200 GFLOP/s", FROZEN.message, FROZEN.message]
-
     busy = "Matrix products run at {} GFLOP/s although mkl is loaded: is the machine busy?"
-    events = [(titles[0], StepWarning(busy.format(12))), ("evaluate b", StepWarning(busy.format(9)))]
-    events += [(titles[0], Note(f"Memory: {size} MB, 0.8 MB of it for weights.")) for size in (15165.9, 15021.3)]
-    events += [(titles[0], StepWarning(f"Micro-batch {size} is too large.")) for size in (8, 4)]
-    assert [line.split(" GFLOP")[0] for line in lines_of(selection, *events)] == [
-        "WARNING  Matrix products run at 12",
+    events = [device, replace(device, gflops=210.0), FROZEN, FROZEN, *(StepWarning(busy.format(n)) for n in (12, 9))]
+    events += [Note(f"Memory: {size} MB, 0.8 MB of it for weights.") for size in (15165.9, 15021.3)]
+    assert lines_of(selection, *((f"train {cells[0].cell_id}", event) for event in events)) == [
+        "device   cpu, dequantised_f32, BLAS mkl, 200 GFLOP/s",
+        FROZEN.message,
+        f"WARNING  {busy.format(12)}",
         "Memory: 15165.9 MB, 0.8 MB of it for weights.",
-        "WARNING  Micro-batch 8 is too large.",
-        "WARNING  Micro-batch 4 is too large.",
     ]
 
 
-def test_a_landed_experiment_is_shown_with_its_result_its_place_and_the_time_left(
-    selection, cells, tmp_path, monkeypatch
-):
-    assert lines_of(selection, ("land a", ExperimentLanded(("e4",)))) == ["landed   a  1/4"], "without a warehouse"
+def test_a_landed_experiment_is_shown_with_its_result_its_place_and_the_time_left(selection, cells, tmp_path):
+    (line,) = lines_of(selection, ("land a", ExperimentLanded(("e4",))))
+    assert re.fullmatch(r"landed   a  1/4, about \d+ (s|min) left", line), "without a warehouse"
     failed = ExperimentFailed("The loss became nan.", ValueError())
     assert lines_of(selection, ("land a", failed)) == ["FAILED   a: The loss became nan."]
 
     land_arm(tmp_path, "4")
     load_all(tmp_path)
-    estimate = TimeLeft(selection)
-    estimate.began -= 600
-    monkeypatch.setattr("flows.cli.live.TimeLeft", lambda selection: estimate)
-    cell = cells[0].cell_id
-    lines = lines_of(selection, (f"train {cell}", TRAINING), (f"land {cell}", ExperimentLanded(("e4",))))
-    (line,) = (line for line in lines if line.startswith("landed"))
-    form = rf"landed   {cell}  ED recall 1\.00 \[0\.\d\d, 1\.00\]  (unsafe|provisional)  1/4, \d+ min left"
+    (line,) = lines_of(selection, (f"land {cells[0].cell_id}", ExperimentLanded(("e4",))))
+    form = rf"landed   {cells[0].cell_id}  ED recall 1\.00 \[0\.\d\d, 1\.00\]  (unsafe|provisional)  1/4, about .* left"
     assert re.fullmatch(form, line), line
 
 
-def test_the_time_left_goes_by_the_work_of_the_experiments_that_were_trained(selection, cells):
-    estimate = TimeLeft(selection)
-    work = estimate.planned
-    assert set(work) == {spec.cell_id for spec in cells} and estimate.seconds() is None, "no pace yet"
+def test_the_time_left_goes_by_the_work_of_the_experiments_that_were_trained(selection, monkeypatch):
+    display = Display(Console(file=io.StringIO()), selection)
+    now = display.began
+    monkeypatch.setattr("flows.cli.live.time", SimpleNamespace(monotonic=lambda: now + 100.0))
 
-    estimate.end(cells[0].cell_id)
-    assert estimate.seconds() is None, "it landed without training, so it tells nothing about the pace"
-    estimate.train(cells[1].cell_id)
-    estimate.began = time.monotonic() - 100.0
-    estimate.end(cells[1].cell_id)
-    rest = work[cells[2].cell_id] + work[cells[3].cell_id]
-    assert estimate.seconds() == pytest.approx(100.0 * rest / work[cells[1].cell_id], rel=0.2)
+    def left() -> str:
+        return str(display.render(100).renderables[-1]).partition("about ")[2]
 
-    for spec in cells[2:]:
-        estimate.end(spec.cell_id)
-    assert estimate.seconds() is None, "nothing is left"
+    for row, work in zip(display.rows.values(), (10.0, 20.0, 30.0, 40.0), strict=True):
+        row.planned_seconds = work
+    first, second, third, last = display.rows
+    assert left() == f"{clock(100.0)} left", "no pace yet: as planned"
+    display.on_event(f"land {first}", ExperimentLanded())
+    assert left() == f"{clock(90.0)} left", "it landed without training, so it tells nothing about the pace"
+    display.on_event(f"train {second}", TRAINING)
+    display.on_event(f"land {second}", ExperimentLanded())
+    assert left() == f"{clock(70.0 * 100 / 20)} left"
+    for cell in (third, last):
+        display.on_event(f"land {cell}", ExperimentFailed("NaN.", ValueError()))
+    assert left() == "", "nothing is left"
 
 
 # --- The table -----------------------------------------------------------------------------------
@@ -140,7 +131,7 @@ def board() -> Display:
 
 def rendered(board: Display, height: int = 100, width: int = 80) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=width).print(board.render(height, width))
+    Console(file=out, width=width).print(board.render(height))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -165,15 +156,15 @@ def test_an_experiment_goes_from_waiting_to_landed_with_its_figures(board):
     assert rendered(board)[-1].startswith("1 of 60 landed, about ")
 
 
-def test_a_row_shows_what_a_machine_of_a_pool_does():
-    row = ExperimentRow("a", 60, 200)
+def test_a_row_shows_what_a_machine_of_a_pool_does(board):
+    cell, row = next(iter(board.rows.items()))
     for report, state, iteration in (
         (RemoteReport("mac1"), "preparing", 0),
-        (RemoteReport("mac1", "train", 25.0), "training", 50),
-        (RemoteReport("mac1"), "training", 50),
-        (RemoteReport("mac1", "evaluate", 1.0), "scoring", 50),
+        (RemoteReport("mac1", "train", 25.0), "training", 200),
+        (RemoteReport("mac1"), "training", 200),
+        (RemoteReport("mac1", "evaluate", 1.0), "scoring", 200),
     ):
-        row.note("experiment", report)
+        board.on_event(f"experiment {cell}", report)
         assert (row.state, row.iteration) == (state, iteration)
 
 
@@ -190,15 +181,7 @@ def test_it_fits_80_columns_and_a_low_terminal_shows_what_runs_and_what_failed(b
     assert len(rendered(board, height=200)) == 1 + 60 + 2
 
 
-def test_a_low_terminal_has_the_last_line_although_names_fold(board):
-    board.names = {cell: f"{cell}-with-a-long-name" for cell in board.rows}
-    for width in (60, 80, 100):
-        lines = rendered(board, height=24, width=width)
-        folded = sum(name not in "\n".join(lines) for name in board.names.values())
-        assert folded and 20 <= len(lines) <= 23 and max(map(len, lines)) <= width
-        assert lines[-1].startswith("0 of 60 landed, about ")
-
-
 def test_names_keep_the_seed_only_where_seeds_differ():
-    assert short_names(["a-4bit-r-s42", "a-8bit-r-s42"]) == {"a-4bit-r-s42": "a-4bit-r", "a-8bit-r-s42": "a-8bit-r"}
-    assert short_names(["a-4bit-r-s42", "a-4bit-r-s43"])["a-4bit-r-s43"] == "a-4bit-r-s43"
+    for seeds, name in (([42], "tiny-llama-4bit-baseline "), ([42, 43], "tiny-llama-4bit-baseline-s42 ")):
+        board = Display(Console(file=io.StringIO()), select("smoke", [f"seeds={seeds}"]))
+        assert sum(line.startswith(name) for line in rendered(board)) == 1

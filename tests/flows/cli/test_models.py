@@ -49,12 +49,13 @@ def test_the_formula_gives_what_a_real_folder_of_every_precision_holds_part_by_p
     for precision in precisions:
         make(name, precision)
 
-    rows = {row.precision.name: row for row in model_sizes(load_grid("smoke"), home()) if row.base_model == name}
+    sizes = model_sizes(load_grid("smoke"), home())
+    rows = {row["precision"].name: row for row in sizes if row["base_model"] == name}
     assert list(rows) == list(BUILT_IN) and len(rows) == 10
     for precision in BUILT_IN.values():
-        assert rows[precision.name].sizes == expected_sizes(known_shape(name), precision, 64)
-    assert "random weights" in rows["4bit"].source
-    assert rows["8bit"].source == f"fetched ({rows['4bit'].source}), not converted yet"
+        assert rows[precision.name]["sizes"] == expected_sizes(known_shape(name), precision, 64)
+    assert "random weights" in rows["4bit"]["source"]
+    assert rows["8bit"]["source"] == f"fetched ({rows['4bit']['source']}), not converted yet"
 
 
 def test_a_folder_that_holds_other_bytes_than_its_shape_gives_is_named():

@@ -99,27 +99,20 @@ def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_gr
     assert marked() == {"tiny-llama"}, "what either gets is not known yet"
     fetch_base(either, home())
     assert marked() == {"tiny-llama", "either"}
-    narrow = printed(selection, width=60)
-    assert narrow.count("weights)") == 2 and "…" not in narrow, "nothing is cut"
 
 
-def test_a_plan_says_cases_time_and_disk_and_what_fewer_dropout_cases_would_save(offline, monkeypatch):
+def test_a_plan_says_cases_time_and_disk(offline, monkeypatch):
     text = printed(select("paper", only=Narrowing(bits=[4])))
     assert "cases    train 3,000, valid 600, calibration 1,200, test 1,500, test_adversarial 300" in text
     assert "30 experiments, 0 trained, 30 to train, 0 to score: about " in text
     for words in ("time     preparing ", "training ", "scoring ", "dropout passes ", "on this machine (not measured)"):
         assert words in text
-    assert "--set scoring.mc_cases=300 would save about " in text
     assert "prefixes about 2.84 GB for what frozen blocks compute, of a budget of " in text
-    assert "mc_cases" not in printed(select("demo", only=Narrowing(bits=[4]))), "it has 30"
 
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "300MB")
     selection = select("paper", only=Narrowing(bits=[4]))
     text = printed(selection)
-    assert all(spec.cell_id in text for spec in selection.cells), "a row for each variant, on a terminal alone"
-    console = Console(file=(out := StringIO()), width=80, height=24, force_terminal=True, color_system=None)
-    print_plan(console, selection)
-    assert out.getvalue().count("10 to train") == 3 and "4bit-baseline-s42" not in out.getvalue()
+    assert all(spec.cell_id in text for spec in selection.cells)
     assert "prefixes not enough room: 2.84 GB are needed, and 0.30 GB are left of the budget" in text
 
 

@@ -1,13 +1,11 @@
 """`triage search`: what it says first, a table of trials on a terminal, a line per rung elsewhere, and its report."""
 
 import io
-import re
-from dataclasses import replace
 from types import SimpleNamespace
 
 from rich.console import Console
 
-from flows.cli.search import MOST_SHOWN, end, live, print_report
+from flows.cli.search import end, live
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Note, StepWarning, TrainingReport
@@ -43,31 +41,11 @@ def test_a_pipe_gets_a_line_for_each_rung_and_each_message_once_whatever_its_fig
     ]
 
 
-def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_present_step():
+def test_a_terminal_gets_the_present_step_too():
     step = TrainingReport(4, "train", 0.5, iterations=8, seconds_left=12.0, tokens_per_second=100.0)
-    many = [trial(number, "paused", 4, 1.0 + number) for number in range(MOST_SHOWN + 5)]
-    many[1] = replace(many[1], values={f"recipe.setting_{i}": i for i in range(20)})
-    out = rendered(True, *many, trial(3, "finished", 8, 0.5), trial(7, "training", 4, 8.0), step)
-    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out).rpartition("validation value")[2]
-    rows = [line.split("│")[1].strip() for line in last.splitlines() if line.count("│") == 6]
-    assert rows[:4] == ["7", "3", "0", "1"] and len(rows) == MOST_SHOWN
-    assert "search: update 4 of 8, loss 0.500, 12 s to its end" in last
-    assert "setting_0 = 0" in last and "…" in last, "each trial takes one line"
-
-
-def test_the_report_says_once_what_the_best_trials_share():
-    a_space = space()
-    reached = (Reached(4, 0.5, 0.5, 2.0, 1.0),)
-    values = [{"recipe.rank": rank, "recipe.scale": 8.0} for rank in (4, 16)]
-    trials = [Trial(i, one, "t", reached, None, 8, a_space.objective, "paused") for i, one in enumerate(values)]
-
-    def lines(trials) -> list[str]:
-        stream = io.StringIO()
-        print_report(Console(file=stream, width=200), a_space, trials)
-        return [line for line in stream.getvalue().splitlines() if line.startswith(("All of", "Trial "))]
-
-    assert lines(trials) == ["All of these: scale = 8.0", "Trial 0: rank = 4", "Trial 1: rank = 16"]
-    assert lines(trials[:1]) == ["Trial 0: rank = 4, scale = 8.0"]
+    out = rendered(True, trial(3, "finished", 8, 0.5), step)
+    assert "trial 3  finished  update 8 of 8" in out
+    assert "search: update 4 of 8, loss 0.500, 12 s to its end" in out
 
 
 def test_the_report_of_a_search_that_finished_no_trial_names_the_best_and_how_it_goes_on():
@@ -79,8 +57,8 @@ def test_the_report_of_a_search_that_finished_no_trial_names_the_best_and_how_it
     stream = io.StringIO()
     assert end(Console(file=stream, width=200), space(), done) == 0
     out = stream.getvalue()
-    assert "The best of 3 trials of tiny-llama 4bit baseline s42" in out and "0.2500" in out
-    assert "3 trials took 12 updates" in out and "all to the end would take 24 updates" in out
+    assert "Trial 2: " in out and "The best of 3 trials of tiny-llama 4bit baseline s42" in out and "0.2500" in out
+    assert "3 trials took 12 updates" in out and "to the end would take 24 updates" in out
     assert "the same command with more --hours goes on" in out
     assert out.splitlines()[-1].endswith(f"next: triage sweep {space().folder / 'best.toml'}")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import datetime
 
 import pytest
 from rich.console import Console
 
-from flows.cli.status import print_json, print_status, watch_status, watched_table
+from flows.cli.status import print_status, status, watch_status
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import TrainingReport
 from tasks.runtime.home import home
@@ -27,8 +28,15 @@ def printed(everything: bool = False, width: int = 160) -> str:
     return out.getvalue()
 
 
+def rows(text: str) -> list[list[str]]:
+    """The cells of the table's rows, which two spaces part; a title and the head are above them."""
+    lines = text.splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("experiment"))
+    return [re.split(r"\s{2,}", line.strip()) for line in lines[head + 1 :] if "not listed" not in line]
+
+
 def names(text: str) -> list[str]:
-    return [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+    return [cells[0] for cells in rows(text)]
 
 
 def land(tmp_path, id: str, order: int, **values) -> None:
@@ -43,11 +51,6 @@ def land_judged(tmp_path, cases=FIVE) -> None:
     load_all(tmp_path)
 
 
-def cells_of_the_row(state: str = "│") -> list[str]:
-    (line,) = (line for line in printed().splitlines() if line.startswith("│") and state in line)
-    return [cell.strip() for cell in line.split("│")[1:-1]]
-
-
 def test_names_can_be_copied_from_a_terminal_of_80_columns(tmp_path):
     cells = {"a" * 12: "tiny-llama-4bit-balanced_safe-s42", "b" * 12: "gemma-3-270m-8bit-triage_optimized-s42"}
     for number, (digest, cell) in enumerate(cells.items()):
@@ -56,10 +59,10 @@ def test_names_can_be_copied_from_a_terminal_of_80_columns(tmp_path):
         write_landing(tmp_path, id, "evaluation", evaluation(id, f"{cell}-{digest}"))
 
     load_all(tmp_path)
-    lines = [line for line in printed(width=80).splitlines() if line.startswith("│")]
-    assert all(len(line) <= 80 for line in lines)
-    assert sorted(line.split("│")[1].strip() for line in lines[::2]) == sorted(cells.values())
-    assert "completed (random weights)" in lines[1] and "of 2 ED" in lines[1]
+    text = printed(width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f"{cell} " in text for cell in cells.values())
+    assert text.count("(random") == text.count("of 2") == 2, "other columns fold"
 
 
 def test_trainings_of_one_cell_keep_what_tells_them_apart(tmp_path):
@@ -90,11 +93,11 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
     reporting_to(running, lambda event: None)(report)
 
     with locked(running):
-        print_json()
+        status(as_json=True)
         assert "4 of 9, loss 0.500, 3 s left" in printed()
 
-    cells = cells_of_the_row("completed")
-    assert cells[0] == "t4"
+    (cells,) = (row for row in rows(printed()) if row[0] == "t4")
+    assert cells[1] == "completed"
     assert cells[2].startswith("1.00 [") and cells[2].endswith("] of 2 ED"), "of its emergencies, not of its 5 cases"
     local, landed = json.loads(capsys.readouterr().out)
     assert local["training"] == "running" and local["running"]["iteration"] == 4 and local["gates"] is None
@@ -114,27 +117,29 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
 )
 def test_json_calls_unsafe_what_the_table_calls_unsafe_and_nothing_else(cases, words, tmp_path, capsys):
     land_judged(tmp_path, cases)
-    print_json()
+    status(as_json=True)
     (line,) = json.loads(capsys.readouterr().out)
-    assert line["gates"] == words == cells_of_the_row()[3]
+    ((*_, gates),) = rows(printed())
+    assert line["gates"] == words == gates
 
 
-@pytest.mark.parametrize("width", [80, 160])
-def test_a_low_terminal_watches_what_runs_and_says_how_many_more_there_are(width, tmp_path):
-    line = dict.fromkeys(("random_weights", "running", "evaluation", "warehouse", "gates", "superseded", "searched"))
-    lines = [line | {"experiment": f"tiny-4bit-balanced_safe-s{seed}", "training": "done"} for seed in range(42, 72)]
-    report = {"iteration": 4, "iterations": 9, "loss": 0.5, "validation": None, "seconds_left": 3.0}
-    lines.append(line | {"experiment": "the-one-that-runs-s42", "training": "running", "running": report})
+def test_a_watched_table_shows_what_runs_first(tmp_path, monkeypatch):
+    for number, id in enumerate(("a", "b")):
+        land(tmp_path, id, number)
+    running = home() / "experiments" / "c"
+    running.mkdir(parents=True)
+    report = TrainingReport(iteration=4, split="train", iterations=9, loss=0.5, tokens_per_second=8.0, seconds_left=3.0)
+    reporting_to(running, lambda event: None)(report)
 
-    console, high = (Console(file=io.StringIO(), width=width, height=height) for height in (24, 200))
-    for one in (console, high):
-        one.print(watched_table(lines, one))
-    text = console.file.getvalue()
-    assert "the-one-that-runs-s42" in text and 15 <= len(text.splitlines()) <= 23
-    shown = sum(line["experiment"] in text for line in lines)
-    assert text.splitlines()[-1] == f"and {31 - shown} more: triage status"
-    text = high.file.getvalue()
-    assert all(line["experiment"] in text for line in lines) and "more:" not in text
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    console = Console(file=io.StringIO(), width=100, height=40, force_terminal=True, color_system=None)
+    with locked(running):
+        watch_status(console, show_all=False, as_json=False)
+    lines = [line for line in console.file.getvalue().splitlines() if line[:2] in ("a ", "b ", "c ")]
+    assert [line[0] for line in lines[:3]] == ["c", "a", "b"]
 
 
 def test_watch_needs_a_terminal(tmp_path):
