@@ -14,7 +14,6 @@ from deployments.interruptions import interrupted_by_signals
 from flows.cli.clean import Yes, remove_if_told
 from flows.cli.terminal import console, print_findings, print_line
 from flows.report.table import Table, print_table
-from tasks.corpus.check import check_data
 from tasks.corpus.prepare import CARD, dataset_folder, stored_or_temporary
 from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.grids.grid import GRIDS, load_grid
@@ -137,6 +136,8 @@ def data_check(
     ] = False,
 ) -> None:
     """Check rows, labels, repeats, contradictions, leaks, and the recall that test can certify."""
+    from tasks.corpus.check import check_data  # pandas comes with it
+
     named_data, evaluation_sets, choice = asked
     stored_tokenizers = tokenizers()
     prompt = load_prompt(choice)

@@ -16,7 +16,6 @@ from prefect.states import Failed
 from rich.console import Console
 
 from flows import search as flow
-from flows.cli import search as command
 from flows.cli.main import app
 from flows.cli.status import print_status
 from flows.plan import plan_cells, planned_cases
@@ -161,7 +160,7 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
     monkeypatch.setattr(flow, "search", stopped)
     monkeypatch.setattr("flows.cli.sweep.start_temporary_server", lambda say, lost: None)
     # Both are for a process that ends now, and this one does not.
-    monkeypatch.setattr(command, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
+    monkeypatch.setattr("flows.cli.sweep.leaving_in_time", lambda wait, leave: contextlib.nullcontext())
     monkeypatch.setattr("flows.cli.sweep.at_next_interruption", lambda leave: None)
     with pytest.raises(SystemExit) as left:
         app(["search", "smoke", "--model", "tiny-llama", "--trials", "1"], standalone_mode=False)

@@ -63,7 +63,7 @@ TYPED = {
     "unknown command": (["frobnicate"], ["No such command 'frobnicate'; see triage -h"]),
     "missing argument": (["warehouse", "forget"], ["Missing argument 'study'; see triage warehouse forget -h"]),
     "no such choice": (["best", "--by", "size"], ["'--by': 'size' is not one of 'ed-recall', 'macro-f1'"]),
-    "other label": (["data", "check", "a.csv", "--label", "ED=HOME"], ["maps 'ED' to HOME", "the label ED itself"]),
+    "other label": (["data", "check", "a.csv", "--label", "ED=HOME"], ["'ED' to HOME", "remove one of the two"]),
     "revision": (["data", "check", "a.csv", "--revision", "v1"], ["revision (--revision) is for datasets on the Hub"]),
     "long name": (["init", "n" * 300], ["cannot be written (File name too long)", "choose another folder"]),
     "select before a sweep": (["sql", "SELECT 1"], ["no warehouse yet", "triage sweep demo"]),
@@ -71,11 +71,11 @@ TYPED = {
 }
 # The content of the file a.csv, and what the sentence of a sweep of it must hold.
 DATA = {
-    "missing column": (b"words,label\nhello,ED\n", ["a.csv, line 2", "no column 'text'", "'words', 'label'"]),
+    "missing column": (b"words,label\nhello,ED\n", ["a.csv, line 2", "'text'", "'words', 'label'"]),
     "unknown label": ((HEAD + GOOD + "a fall,MAYBE\n").encode(), ["a.csv, line 38", "'MAYBE'", "[data.labels]"]),
     "contradiction": ((HEAD + GOOD + "a cold number 3,ED\n").encode(), ["a.csv, line 38", "labelled ED", "line 29"]),
     "not text": (b"\x00\x01\x02", ["a.csv, line 1", "NUL"]),
-    "no such file": (None, ["a.csv cannot be read (No such file"]),
+    "no such file": (None, ["a.csv", "correct the path"]),
 }
 
 

@@ -1,6 +1,7 @@
 """`triage search`: what it says first, a table of trials on a terminal, a line per rung elsewhere, and its report."""
 
 import io
+import re
 from types import SimpleNamespace
 
 from rich.console import Console
@@ -20,7 +21,7 @@ def rendered(terminal: bool, *events) -> str:
         for event in events:
             publish("search", event)
     assert listeners == []
-    return stream.getvalue()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
 
 
 def trial(number: int, state: str, update: int, value: float = 0.0, error: str | None = None) -> Trial:

@@ -85,7 +85,7 @@ def test_a_full_disk_and_a_home_that_may_not_be_written_to_are_sentences_and_not
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk.home)], check=True)
     result = small_disk.ask("sweep", "smoke")
     assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
-    assert "may not be written" in result.stderr
+    assert "Read-only file system" in result.stderr
 
 
 # A shell's background job, as which these tests may run, ignores Ctrl-C, and so would the program.
