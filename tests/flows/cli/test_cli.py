@@ -74,7 +74,7 @@ DATA = {
     "missing column": (b"words,label\nhello,ED\n", ["a.csv, line 2", "'text'", "'words', 'label'"]),
     "unknown label": ((HEAD + GOOD + "a fall,MAYBE\n").encode(), ["a.csv, line 38", "'MAYBE'", "[data.labels]"]),
     "contradiction": ((HEAD + GOOD + "a cold number 3,ED\n").encode(), ["a.csv, line 38", "labelled ED", "line 29"]),
-    "not text": (b"\x00\x01\x02", ["a.csv, line 1", "NUL"]),
+    "not text": (b"\x00\x01\x02", ["a.csv, line 1"]),
     "no such file": (None, ["a.csv", "correct the path"]),
 }
 
