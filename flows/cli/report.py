@@ -60,7 +60,9 @@ def report(
     if output is not None:
         refuse_existing(output)
     if figures is not None and (figures.is_file() or not figures.parent.is_dir()):
-        raise BadInput(f"{figures} cannot be a folder; give --figures another name.")
+        raise BadInput(
+            f"There is no folder {figures.parent}, or {figures} is a file; give --figures another name."
+        )
 
     refresh_warehouse()
     # Of one moment: a result that landed in between would be in the fingerprint and not on the

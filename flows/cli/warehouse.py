@@ -116,6 +116,7 @@ def studies(
     second: Annotated[str | None, typer.Argument(help="the other study")] = None,
 ) -> None:
     """List the studies, that of the last sweep first; or show two of them side by side."""
+    from flows.report.figures import cells
     from flows.report.rows import EARLIER, study_rows
     from flows.report.table import Table, print_table
 
@@ -131,24 +132,15 @@ def studies(
         print_line(console, "There is no study yet. Next: triage sweep demo")
         return
 
-    records = []
-    for row in rows:
-        sweeps = {
-            f"{name} sweep": NONE if time is None else f"{time:%Y-%m-%d %H:%M}"
-            for name, time in (("first", row.first_sweep), ("last", row.last_sweep))
+    columns = ("train_cases", "test_cases", "experiments", "evaluations", "sweeps")
+    records = [
+        {
+            "study": row.study,
+            "cases": f"{row.dataset} {row.dataset_digest}" if row.dataset else NONE,
         }
-        records.append(
-            {
-                "study": row.study,
-                "cases": f"{row.dataset} {row.dataset_digest}" if row.dataset else NONE,
-                "train": str(row.train_cases or NONE),
-                "test": str(row.test_cases or NONE),
-                "experiments": str(row.experiments),
-                "evaluations": str(row.evaluations),
-                "sweeps": str(row.sweeps),
-                **sweeps,
-            }
-        )
+        | cells(row, *columns, "first_sweep", "last_sweep")
+        for row in rows
+    ]
     print_table(console, Table("Studies, the one of the last sweep first", records))
     if any(row.study == EARLIER for row in rows):
         print_line(
