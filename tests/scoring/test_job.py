@@ -46,6 +46,7 @@ LOSSES = 1e-3
 LOSS_OF_A_CASE = 5e-3
 LOGITS = 0.05
 CASES = 12  # of test
+FEW = {"passes": 2, "generated_cases": 0}
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +269,9 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
 
 def test_a_larger_dropout_sample_repeats_the_figures_of_a_smaller_one_and_another_seed_does_not(study, tmp_path):
     spec, args, scores = study["tiny-llama", "balanced_safe"]
-    larger = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"mc_cases": "all", "passes": 3})})
+    larger = spec.model_copy(
+        update={"scoring": spec.scoring.model_copy(update={"mc_cases": "all", "passes": 3, "generated_cases": 0})}
+    )
     for name, one in (("all", larger), ("other", larger.model_copy(update={"seed": spec.seed + 1}))):
         score(args | {"experiment": one.model_dump(mode="json")}, tmp_path / name)
     few, many = (json.loads((folder / "passes.json").read_text()) for folder in (scores, tmp_path / "all"))
@@ -392,7 +395,7 @@ def test_the_settings_digest_covers_what_has_no_column_and_neither_bits_nor_seed
 
 def test_the_rules_are_written_before_the_first_test_case_is_scored(study, monkeypatch, tmp_path):
     spec, args, scores = study["tiny-llama", "balanced_safe"]
-    few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"passes": 2, "generated_cases": 0})})
+    few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update=FEW)})
     written: list[bool] = []
 
     def watched(adapted, prefix):
@@ -471,9 +474,10 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
 def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation(study, tmp_path):
     """A threshold chosen on the other weights would make up for the shift that the arm is there to show."""
     spec, args, scores = study["tiny-llama", "balanced_safe"]
-    other = at_8_bits(spec, args)
-    score(args | {"variant": other}, tmp_path / "moved", rules_from=str(scores))
-    score(args | {"variant": other}, tmp_path / "anew")
+    few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update=FEW)})
+    other = args | {"variant": at_8_bits(spec, args), "experiment": few.model_dump(mode="json")}
+    score(other, tmp_path / "moved", rules_from=str(scores))
+    score(other, tmp_path / "anew")
     kept_texts, chosen = ((tmp_path / name / "rules.json").read_text() for name in ("moved", "anew"))
     assert kept_texts == (scores / "rules.json").read_text() != chosen
     assert lines(tmp_path / "moved" / "test.jsonl") == lines(tmp_path / "anew" / "test.jsonl"), "scored alike"
