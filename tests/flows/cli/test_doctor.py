@@ -70,8 +70,8 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
 
     report = json.loads(path.read_text())
     assert {check["name"].rpartition(": ")[2] for check in report["checks"]} >= {
-        "packed against dequantised", "fidelity of packed weights", "loss against stock mlx-lm",
-        "gradients against stock mlx-lm", "head in blocks", "checkpointed blocks", "fused against unfused",
+        "packed against dequantised", "fidelity of packed weights",
+        "loss and gradients against stock mlx-lm", "head in blocks", "checkpointed blocks", "fused against unfused",
         "dropout passes, batched against one by one", "two updates, repeated", "seconds of a step",
         "footprint of a 256 MB array",
     }  # fmt: skip
