@@ -442,7 +442,7 @@ def test_a_branch_is_said_to_be_no_commit_and_the_studys_own_models_are_pinned()
         ('{"model_type": "llama", "rope_parameters": {"rope_theta": 1e5}}', "which mlx-lm ignores"),
         ('{"model_type": "llama"}', "has no model\\*.safetensors weights; pickled weights"),
         ("{", "cannot be read"),
-        (None, "config.json of .* cannot be read"),
+        (None, "has no model\\*.safetensors weights; pickled weights"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path, config, message):

@@ -106,7 +106,8 @@ def weights_entries(folder: Path, origin: str) -> dict[str, Any]:
     """Of the weights that a model can be converted from: their format, data type, e.g. `bf16`, and
     the SHA-256 of their file or files. Raises BadInput where there are none.
     """
-    check_config(folder / "config.json", origin)
+    if (folder / "config.json").exists():
+        check_config(folder / "config.json", origin)
     refuse_incomplete({path.name for path in folder.iterdir()}, origin)
     paths = sorted(folder.glob("model*.safetensors"))
     dtypes = {header["dtype"].lower() for path in paths for header in tensor_headers(path).values()}
