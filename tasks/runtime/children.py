@@ -42,6 +42,7 @@ from tasks.runtime.errors import (
 from tasks.runtime.events import Emit, Heartbeat, StepError, StepResult, StepWarning, from_json
 from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import accelerator_reserved
+from tasks.runtime.store import CHAIN, process_chain
 
 CHILD = "tasks.runtime.child"
 TERMINATION_SECONDS = 5.0
@@ -194,6 +195,7 @@ def start_process(spec: Path, log: Path) -> Process:
         # Read when MLX is imported: some GPUs would round float32 products to 10 bits otherwise.
         "MLX_ENABLE_TF32": "0",
         "PYTHONUNBUFFERED": "1",
+        CHAIN: process_chain(),
     }
     if _forks():
         # A server that died is replaced with the next step.

@@ -136,7 +136,7 @@ def measure() -> Device:
         blas,
         round(gflops, 1),
         cores(),
-        f"{platform_name()}, {chip()}",
+        platform_name() if chip() == processor() else f"{platform_name()}, {chip()}",
     )
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -173,9 +174,12 @@ def accelerator_reserved(
 
     # A folder of this user alone, since others may write beside it, and plant links.
     folder = Path(tempfile.gettempdir()) / f"triage-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise BadInput(f"{folder} belongs to someone else; remove it, or set TMPDIR to another.")
+    folder.chmod(0o700)
 
     with contextlib.ExitStack() as stack:
         try:

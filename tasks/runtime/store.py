@@ -33,6 +33,7 @@ from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
 CHECKED = ".checked.json"
+CHAIN = "TRIAGE_CHAIN"
 SEAL = frozenset({"files", "created", "digest", "check"})  # entries that `seal` adds
 PREFIX = ".tmp-"
 # Where temporary folders may lie in a home: of models, cases, landing folders and the like; of the
@@ -189,6 +190,11 @@ def mark_used(folder: Path) -> None:
         os.utime(folder)
 
 
+def process_chain() -> str:
+    """A name of this process and the children it starts."""
+    return os.environ.setdefault(CHAIN, secrets.token_hex(8))
+
+
 def verified_manifest(folder: Path) -> ManifestDict | None:
     """Like `intact_manifest(folder, deep=True)`, but compares digests only on the first use by this
     process and the children it starts; afterwards sizes and modification times are enough. For
@@ -201,8 +207,7 @@ def verified_manifest(folder: Path) -> ManifestDict | None:
     record = folder / CHECKED
     stats = {name: (folder / name).stat() for name in manifest["files"]}
     times = {name: [status.st_size, status.st_mtime_ns] for name, status in stats.items()}
-    chain = os.environ.setdefault("TRIAGE_CHAIN", secrets.token_hex(8))
-    fingerprint = {"chain": chain, "check": manifest["check"], "files": times}
+    fingerprint = {"chain": process_chain(), "check": manifest["check"], "files": times}
     with contextlib.suppress(OSError, ValueError):
         if json.loads(record.read_text(encoding="utf-8")) == fingerprint:
             return manifest

@@ -418,6 +418,8 @@ def test_a_folder_for_locks_that_someone_else_has_made_is_refused(tmp_path, monk
 
     assert victim.read_text() == "kept"
     shutil.rmtree(folder)
-    folder.symlink_to(tmp_path)
-    with pytest.raises(BadInput, match="belongs to someone else; remove it, or set TMPDIR"), reserved():
-        pass
+    for place in (tmp_path, tmp_path / "nowhere"):
+        folder.symlink_to(place)
+        with pytest.raises(BadInput, match="belongs to someone else; remove it, or set TMPDIR"), reserved():
+            pass
+        folder.unlink()

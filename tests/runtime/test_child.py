@@ -43,6 +43,12 @@ def test_a_result_and_the_events_come_back_and_the_spec_is_kept(tmp_path):
     assert spec == {"function": "tests.runtime.programs.steps:add", "args": {"a": 1, "b": 2}}
 
 
+def test_the_steps_of_a_process_share_the_record_of_verified_folders(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRIAGE_CHAIN", raising=False)
+    chains = [step("surroundings", {"name": "TRIAGE_CHAIN"}, tmp_path / name)[0]["value"] for name in ("a", "b")]
+    assert chains[0] and chains[0] == chains[1]
+
+
 def test_a_step_runs_its_own_spec_although_another_with_its_folder_writes_one(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_ACCELERATOR", tmp_path.name)
     folder = tmp_path / "shared"
