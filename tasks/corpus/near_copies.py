@@ -5,9 +5,9 @@ fewer (a modulo sketch: Broder, 1997), so that memory stays bounded and the inde
 
 Pairs are found by prefix filtering (Chaudhuri, Ganti and Kaushik, 2006; PPJoin: Xiao, Wang, Lin and
 Yu, 2008). All runs have one order, rarest first. Two similar texts share one of the first few runs
-of each, its prefix, so only texts that share a run of their prefixes are compared in full. Where
-these are more than MAX_PAIRS only the closest pairs are looked for, whose prefixes are shorter, and
-texts that share a run are chained: each is compared with the next one.
+of each, its prefix, so only texts that share a run of their prefixes are compared in full. Beyond
+MAX_PAIRS texts that share a frequent run are only chained together, and of more candidates than
+MAX_CANDIDATES those are compared that may be most alike.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ BATCH = 4096  # texts hashed at once
 MOST_RUNS = 12_000_000
 PRIME = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 
-MAX_PAIRS = 100_000_000  # pairs of texts that share a run of their prefixes, once for each run
-MAX_MATCHES = 2_000_000  # similar pairs, of which the most alike are kept
+# Pairs of texts that share a run of their prefixes, once for each such run: 20 ns each.
+MAX_PAIRS = 500_000_000
+MAX_CANDIDATES = 4_000_000  # candidates: a microsecond each
 CLOSEST = 0.97  # the highest Jaccard index for which shorter prefixes are tried
 # In a sample of the runs, one in more texts than this may be a stock phrase: it only chains.
 COMMON = 50
 # Runs in common from which a sample tells copies from texts that share a stock phrase alone.
 SURE = 8
+MAX_RETURNED = 100_000  # pairs, and those that connect further texts
 BLOCK_SIZE = 2_000_000  # runs or pairs that are in memory at once
 # Which bytes belong to words, shape (256,): letters, digits, the underscore, and all bytes of a
 # character beyond ASCII, since `compared_text` has left none between words.
@@ -45,10 +47,10 @@ WORD_BYTES = np.array([byte >= 128 or chr(byte).isalnum() or byte == 95 for byte
 SLACK = 1e-9  # above the rounding error of a share of runs
 
 Array = NDArray[Any]
-Matches = tuple[Array, Array, Array]
-"""Numbers of two texts, the lower first, and their Jaccard index."""
+Matches = tuple[Array, Array]
+"""Pairs of texts, as one number each (see `Texts.keys`), and their Jaccard index."""
 SimilarTexts = list[tuple[int, int, float]]
-"""The same for each pair, most alike first."""
+"""Numbers of two texts and their Jaccard index, most alike first."""
 
 
 def near_duplicates(
@@ -99,41 +101,54 @@ class Sketch:
         self.runs += int(is_kept.sum())
 
     def pairs(self, threshold: float, sides: ArrayLike | None = None) -> SimilarTexts:
-        """The pairs with a Jaccard index from `threshold` up; all of them up to MAX_PAIRS.
+        """The pairs with a Jaccard index from `threshold` up; if they are many, see `_few`.
 
         `sides`: with one code per text, shape (texts,), only pairs of different codes count.
         """
         if not self.runs:
             return []
 
+        hashes = np.concatenate([part[0] for part in self.parts])
+        rows = np.concatenate([part[1] for part in self.parts]).astype(np.int64)
+        # Rows were added in order, so a stable sort leaves them ascending within a hash.
+        order = np.argsort(hashes, kind="stable")
+        hashes = hashes[order]
+        rows = rows[order]
+        is_first = np.ones(len(hashes), dtype=bool)
+        is_first[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
         codes = np.arange(self.texts) if sides is None else np.asarray(sides)
-        texts = Texts.of(self.parts, codes)
+        texts = Texts.of(hashes[is_first], rows[is_first], self.texts, codes)
+
         is_sample = self.every > 1
-        pairable = slice(None)
-        if is_sample:
-            pairable = slice(int(np.searchsorted(texts.holders, COMMON, side="right")))
+        most_holders = COMMON if is_sample else self.texts
+        pairable = int(np.searchsorted(texts.holders, most_holders, side="right"))  # runs
+        least = SURE if is_sample else 1
 
+        matches: list[Matches] = []
         aim = threshold
-        while (prefixes := texts.prefixes(aim)[:, pairable]).nnz:
-            holders = np.bincount(prefixes.indices)
-            if (holders * (holders - 1) // 2).sum() <= MAX_PAIRS:
+        while aim == threshold or aim <= CLOSEST:
+            prefixes = texts.prefixes(aim)
+            # So many runs, rarest first, keep the pairs of texts with them in their prefixes to
+            # MAX_PAIRS.
+            holders = np.bincount(prefixes.indices, minlength=prefixes.shape[1])
+            shared = np.cumsum(holders * (holders - 1) // 2)
+            paired = min(pairable, int(np.searchsorted(shared, MAX_PAIRS, side="right")))
+            candidates, is_complete = _every_two(texts, prefixes[:, :paired], aim)
+            matches.append(texts.compare(candidates, threshold))
+            if aim == threshold:
+                rest = prefixes[:, paired:] if is_complete else prefixes
+                for a, b in _chained(rest, texts.sides):
+                    may_match = texts.bounds(a, b, texts.shared[a]) > threshold - SLACK
+                    keys = np.unique(texts.keys(a, b)[may_match])
+                    matches.append(texts.compare(keys, threshold, least))
+            if paired == pairable:
                 break
+            # Nearer to 1 prefixes are shorter, so that more runs are within the budget.
             aim = (1 + aim) / 2
-            if aim > CLOSEST:
-                prefixes = prefixes[:, :0]
-                break
 
-        matches = [_every_two(texts, prefixes, threshold)]
-        if aim > threshold or is_sample:
-            chains = _chained(texts.prefixes(threshold))
-            least = SURE if is_sample else 1
-            matches += [texts.compare(a, b, threshold, least) for a, b in chains]
-
-        a, b, index = (np.concatenate(parts) for parts in zip(*matches, strict=True))
-        _, first = np.unique(np.c_[a, b], axis=0, return_index=True)
-        a, b, index = a[first], b[first], np.round(index[first], 3)
-        order = np.argsort(-index, kind="stable")
-        return list(zip(a[order].tolist(), b[order].tolist(), index[order].tolist(), strict=True))
+        keys, index = _joined(matches)
+        keys, places = np.unique(keys, return_index=True)
+        return _few(keys, np.round(index[places], 3), self.texts)
 
 
 @dataclass(frozen=True)
@@ -152,28 +167,20 @@ class Texts:
     sides: Array
 
     @classmethod
-    def of(cls, parts: list[tuple[Array, Array]], sides: Array) -> Texts:
+    def of(cls, hashes: Array, rows: Array, texts: int, sides: Array) -> Texts:
         """Leave out runs of one text or of one side alone: no pair that counts shares them.
 
-        `parts`: hashes of runs and the text of each, in the order of the texts.
+        `hashes`, of runs of words, ascend, and `rows`, the text of each, ascend within a hash; no
+        text has a hash twice.
         """
         from scipy.sparse import csr_array
-
-        hashes, rows = (np.concatenate(of) for of in zip(*parts, strict=True))
-        # A stable sort leaves the texts ascending within a hash.
-        order = np.argsort(hashes, kind="stable")
-        hashes = hashes[order]
-        rows = rows[order].astype(np.int64)
-        is_first = np.r_[True, (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])]
-        hashes = hashes[is_first]
-        rows = rows[is_first]
 
         edges = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
         holders = np.diff(np.r_[edges, len(hashes)])
         side = sides[rows]
         is_shared = np.minimum.reduceat(side, edges) != np.maximum.reduceat(side, edges)
 
-        size = np.bincount(rows, minlength=len(sides))
+        size = np.bincount(rows, minlength=texts)
         rows = rows[np.repeat(is_shared, holders)]
         holders = holders[is_shared]
         order = np.argsort(holders, kind="stable")  # equally rare ones: by hash
@@ -181,7 +188,7 @@ class Texts:
         column[order] = np.arange(len(order), dtype=np.int32)
 
         entries = (np.ones(len(rows), np.int32), (rows, np.repeat(column, holders)))
-        incidence = csr_array(entries, shape=(len(sides), len(order)))
+        incidence = csr_array(entries, shape=(texts, len(order)))
         incidence.sort_indices()
         return cls(incidence, holders[order], size, np.diff(incidence.indptr), sides)
 
@@ -201,31 +208,32 @@ class Texts:
 
         return csr_array(entries, shape=self.incidence.shape)
 
-    def compare(
-        self, a: Array, b: Array, threshold: float, least: int = 1, most: Array | None = None
-    ) -> Matches:
-        """The pairs on two sides that reach the threshold, with `least` runs in common. `most`: how
-        many each can have in common, where that is known.
-        """
-        bound = np.minimum(self.shared[a], self.shared[b])
-        if most is not None:
-            bound = np.minimum(bound, most)
-        highest = bound / (self.size[a] + self.size[b] - bound)
-        may_match = (highest > threshold - SLACK) & (self.sides[a] != self.sides[b])
-        a = a[may_match].astype(np.int64)
-        b = b[may_match].astype(np.int64)
+    def keys(self, a: Array, b: Array) -> Array:
+        """One number per pair: the lower of its two times the count of texts, plus the higher."""
+        return np.minimum(a, b).astype(np.int64) * len(self.size) + np.maximum(a, b)
 
-        in_common = np.zeros(len(a), np.int64)
+    def bounds(self, a: Array, b: Array, most: Array) -> Array:
+        """The highest Jaccard index of pairs with at most `most` runs in common; 0 on one side."""
+        most = np.minimum(most, np.minimum(self.shared[a], self.shared[b]))
+        index = most / (self.size[a] + self.size[b] - most)
+        return index * (self.sides[a] != self.sides[b])
+
+    def compare(self, keys: Array, threshold: float, least: int = 1) -> Matches:
+        """The pairs that reach the threshold, with `least` runs in common."""
+        a, b = np.divmod(keys, len(self.size))
+        in_common = np.zeros(len(keys), np.int64)
         for part in _portions(self.shared[a] + self.shared[b]):
             both = self.incidence[a[part]].multiply(self.incidence[b[part]])
             in_common[part] = both.sum(axis=1)
+
         index = in_common / (self.size[a] + self.size[b] - in_common)
         is_match = (index >= threshold) & (in_common >= least)
-        return a[is_match], b[is_match], index[is_match]
+        return keys[is_match], index[is_match]
 
 
-def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Matches:
-    """The similar pairs that share a run of these `prefixes`, at most MAX_MATCHES.
+def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> tuple[Array, bool]:
+    """Keys of every two texts that share a run of their prefixes and may reach the threshold; those
+    that may be most alike where there are more than MAX_CANDIDATES, and whether these are all.
 
     Of one of the two the prefix ends earlier in the order of runs. It shares with the other text
     what the prefixes have in common, and at most what comes after its own.
@@ -236,32 +244,83 @@ def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Matches:
     end[lengths > 0] = prefixes.indices[prefixes.indptr[1:][lengths > 0] - 1]
     by_run = prefixes.T.tocsr()
 
-    none = np.zeros(0, np.int64)
-    matches: Matches = (none, none, np.zeros(0))
-    for part in _portions(prefixes @ np.diff(by_run.indptr).astype(np.int64)):
+    above = threshold - SLACK
+    found: list[Matches] = []
+    is_complete = True
+    portions = _portions(prefixes @ np.diff(by_run.indptr).astype(np.int64))
+    for part in portions:
         # With the texts of this part and later ones only: earlier parts have met the others.
         met = (prefixes[part] @ by_run[:, part.start :]).tocoo()
         is_once = met.row < met.col
         a = met.row[is_once] + part.start
         b = met.col[is_once] + part.start
         most = met.data[is_once] + np.where(end[a] <= end[b], later[a], later[b])
-        more = texts.compare(a, b, threshold, most=most)
-        a, b, index = (np.r_[of, further] for of, further in zip(matches, more, strict=True))
-        best = np.argsort(-index, kind="stable")[:MAX_MATCHES]
-        matches = (a[best], b[best], index[best])
+        bounds = texts.bounds(a, b, most)
+        is_above = bounds > above
+        found.append((texts.keys(a, b)[is_above], bounds[is_above]))
+        count = sum(len(keys) for keys, _ in found)
+        if count > 2 * MAX_CANDIDATES or (count > MAX_CANDIDATES and part is portions[-1]):
+            keys, bounds = _joined(found)
+            best = np.argpartition(-bounds, MAX_CANDIDATES)[:MAX_CANDIDATES]
+            found = [(keys[best], bounds[best])]
+            above = float(bounds[best].min())
+            is_complete = False
 
-    return matches
+    return _joined(found)[0], is_complete
 
 
-def _chained(prefixes: csr_array) -> Iterator[tuple[Array, Array]]:
-    """Each text that has a run in its prefix, and the next one. The cost grows with their number."""
+def _chained(prefixes: csr_array, sides: Array) -> Iterator[tuple[Array, Array]]:
+    """Numbers of two texts: of the texts that have a run in their prefixes each with the one before
+    it and with the first on another side. The cost grows with their number, not its square.
+    """
     by_run = prefixes.tocsc()
-    for part in _portions(np.diff(by_run.indptr)):
-        runs = by_run[:, part].tocoo()
-        is_same_run = runs.col[1:] == runs.col[:-1]
-        pairs = np.c_[runs.row[:-1], runs.row[1:]][is_same_run]
-        a, b = np.unique(pairs, axis=0).T
-        yield a, b
+    lengths = np.diff(by_run.indptr)
+    ends = by_run.indptr[1:][lengths > 0]
+    lengths = lengths[lengths > 0]
+    for part in _portions(lengths):
+        part_lengths = lengths[part]
+        texts = by_run.indices[ends[part][0] - part_lengths[0] : ends[part][-1]]
+        begin = np.cumsum(part_lengths) - part_lengths
+        first = np.repeat(begin, part_lengths)
+        place = np.arange(len(texts))
+
+        is_same_run = first[1:] == first[:-1]
+        yield texts[:-1][is_same_run], texts[1:][is_same_run]
+        is_with_first = sides[texts] == sides[texts[first]]
+        opposite_places = np.where(is_with_first, len(texts), place)
+        opposite = np.repeat(np.minimum.reduceat(opposite_places, begin), part_lengths)
+        has_opposite = opposite < len(texts)
+        partner = np.where(is_with_first, opposite, first)
+        yield texts[has_opposite], texts[partner[has_opposite]]
+
+
+def _few(keys: Array, index: Array, texts: int) -> SimilarTexts:
+    """The most similar pairs, MAX_RETURNED of them, and those of a spanning forest of all pairs: texts
+    that pairs connect stay connected. `keys` ascend.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    order = np.argsort(-index, kind="stable")
+    keys = keys[order]
+    index = index[order]
+    if len(keys) > MAX_RETURNED:
+        # The lightest forest has the most similar pairs; a weight of 0 would be no edge to SciPy.
+        entries = (2 - index, np.divmod(keys, texts))
+        forest = minimum_spanning_tree(csr_array(entries, shape=(texts, texts))).tocoo()
+        is_kept = np.isin(keys, forest.row.astype(np.int64) * texts + forest.col)
+        is_kept[:MAX_RETURNED] = True
+        keys = keys[is_kept]
+        index = index[is_kept]
+
+    a, b = np.divmod(keys, texts)
+    return list(zip(a.tolist(), b.tolist(), index.tolist(), strict=True))
+
+
+def _joined(parts: list[Matches]) -> Matches:
+    keys = [np.zeros(0, np.int64), *(part[0] for part in parts)]
+    index = [np.zeros(0), *(part[1] for part in parts)]
+    return np.concatenate(keys), np.concatenate(index)
 
 
 def _portions(work: Array) -> list[slice]:

@@ -88,21 +88,24 @@ def test_only_other_sides_count_and_stock_phrases_make_no_pairs():
     assert [(a, b) for a, b, _ in sketch.pairs(0.05, sides)] == [(1, 201)]
 
 
-@pytest.mark.parametrize("most_pairs", [near_copies.MAX_PAIRS, 1000])
-def test_however_many_near_copies_are_chained_together_and_across_sides(most_pairs, monkeypatch):
-    monkeypatch.setattr(near_copies, "MAX_PAIRS", most_pairs)
+@pytest.mark.parametrize(("count", "compared"), [(51, None), (60, None), (2000, 1000)])
+def test_however_many_near_copies_are_chained_together_and_across_sides(count, compared, monkeypatch):
+    if compared is not None:
+        monkeypatch.setattr(near_copies, "MAX_CANDIDATES", compared)
     rng = random.Random(4)
     texts = [story(rng) for _ in range(30)]
     knee = "my knee has been sore since I fell on the stairs and it creaks when I bend it"
-    sketch = Sketch.of([*texts, *(f"{knee} {i}" for i in range(60))])
+    copies = [f"{knee} {i}" for i in range(count)]
+    sketch = Sketch.of([*texts, *copies])
     pairs = sketch.pairs(0.8)
-    assert {n for a, b, _ in pairs for n in (a, b)} == set(range(30, 90))
-    assert {(30 + i, 31 + i) for i in range(59)} <= {(a, b) for a, b, _ in pairs}
-    assert len(pairs) == (math.comb(60, 2) if most_pairs > 1000 else 59)
-    sides = np.zeros(90, dtype=int)
+    assert {a for a, *_ in pairs} | {b for _, b, _ in pairs} == set(range(30, 30 + count))
+    assert {(30 + i, 31 + i) for i in range(count - 1)} <= {(a, b) for a, b, _ in pairs}
+    assert len(pairs) == math.comb(count, 2) if compared is None else len(pairs) < 2 * count + compared
+    sides = np.zeros(30 + count, dtype=int)
     sides[[40, 50]] = 1, 2
     crossing = {(a, b) for a, b, _ in sketch.pairs(0.8, sides)}
-    assert crossing >= {(39, 40), (49, 50)} and all(sides[a] != sides[b] for a, b in crossing)
+    assert crossing >= {(30, 40), (30, 50)} and {n for pair in crossing for n in pair} == set(range(30, 30 + count))
+    assert all(sides[a] != sides[b] for a, b in crossing)
 
 
 def templated(rng: random.Random, number: int, clauses: int, chosen: int, length: int) -> list[str]:
@@ -123,7 +126,9 @@ def planted(number: int = 1500, copies: int = 60) -> tuple[list[str], set[tuple[
     return texts + [f"{texts[original]} please" for original in originals], pairs
 
 
-@pytest.mark.parametrize("bounds", [{}, {"MAX_PAIRS": 100_000}, {"MAX_MATCHES": 500}], ids=str)
+@pytest.mark.parametrize(
+    "bounds", [{}, {"MAX_PAIRS": 100_000}, {"MAX_CANDIDATES": 500}, {"MAX_RETURNED": 100}], ids=str
+)
 def test_copies_are_found_in_a_table_whose_runs_all_stand_in_many_texts(bounds, monkeypatch):
     """Those that are most alike are found first, however little is compared."""
     for name, value in bounds.items():
@@ -146,6 +151,23 @@ def test_every_pair_of_a_templated_table_is_found(threshold, has_sides):
     expected = {(a, b): index for (a, b), index in every.items() if not has_sides or sides[a] != sides[b]}
     pairs = Sketch.of(texts).pairs(threshold, sides if has_sides else None)
     assert {(a, b): index for a, b, index in pairs} == expected and len(pairs) == len(expected) > 20
+
+
+def test_more_pairs_than_are_returned_or_fit_still_connect_all_that_are_similar(monkeypatch):
+    with monkeypatch.context() as few:
+        few.setattr(near_copies, "MAX_RETURNED", 100)
+        clusters = [f"{' '.join(f'{name}{n}' for n in range(20))} {i}" for name in "abc" for i in range(30)]
+        texts = [*clusters, "one two three four five six", "one two three four five six seven"]
+        pairs = Sketch.of(texts).pairs(0.7)
+    leader = list(range(len(texts)))
+    for a, b, _ in pairs:
+        leader = [leader[a] if of == leader[b] else of for of in leader]
+    assert [leader.count(of) for of in dict.fromkeys(leader)] == [30, 30, 30, 2]
+    assert len(pairs) < 100 + len(texts) and pairs[-1] == (90, 91, 0.75)
+
+    monkeypatch.setattr(near_copies, "MAX_PAIRS", 100)
+    texts = [f"{' '.join(f'w{n}' for n in range(20))} {i}" for i in range(40)]
+    assert {(i, i + 1) for i in range(39)} <= {(a, b) for a, b, _ in Sketch.of(texts).pairs(0.8)}
 
 
 def test_words_of_ascii_texts_keep_their_hashes():
