@@ -11,7 +11,6 @@ import json
 import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,6 @@ from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.shared import (
-    AT_ONCE,
     FAILED,
     SharedFolder,
     bring_adapter,
@@ -182,9 +180,9 @@ def land_together(landings: Sequence[tuple[str, Kind, Rows]]) -> None:
         _share(id)
 
 
-def _share(id: str) -> None:
+def _share(id: str, look: bool = True) -> None:
     """Copy a landing folder, and the adapter of a training, to the place that machines share, where
-    one is named.
+    one is named; see `share` for `look`.
 
     Where another machine's version is there first, that one stays, and takes the place of ours.
     Raises NotShared.
@@ -194,9 +192,9 @@ def _share(id: str) -> None:
         return
 
     status = status_of(_landing() / id)
-    if status == "completed":
+    if look and status == "completed":
         share_adapter(shared, home() / "experiments" / id)
-    if not share(shared, _landing() / id, is_failed=status not in (None, "completed")):
+    if not share(shared, _landing() / id, status not in (None, "completed"), look):
         with locked(_landing() / id, LANDING_SECONDS):
             fetch(shared, id, _landing())
         _load(_landing() / id)
@@ -206,9 +204,8 @@ def _share(id: str) -> None:
 def share_the_rest() -> None:
     """Copy what landed while the shared place could not be used, or before one was named."""
     if shared_folder() is not None and _landing().is_dir():
-        names = [folder.name for folder in landing_folders(_landing())]
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # to look at one may take long there
-            list(pool.map(_share, names))
+        for folder in landing_folders(_landing()):
+            _share(folder.name, look=False)  # at hundreds of folders, which may take seconds each
 
 
 def take_over(ids: Sequence[str], data: Path) -> None:

@@ -158,6 +158,10 @@ def test_what_cannot_be_shared_has_landed_here_and_is_copied_later_to_whichever_
         share_the_rest()
         assert shared_folder().manifest(f"landing/{DATASET}") is not None
 
+    away = SharedFolder(None, "", str(tmp_path / "another"))  # which even to ask is an error
+    monkeypatch.setattr(landing_module, "shared_folder", lambda: away)
+    share_the_rest()
+
 
 @pytest.mark.parametrize("url", ["bogus://a/b", "s3://bucket/a", "~no-such-user/lab"])
 def test_an_address_that_no_library_reads_is_a_sentence(monkeypatch, url):

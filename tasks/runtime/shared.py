@@ -29,6 +29,7 @@ from typing import Any
 
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared, TriageError
 from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import replacing
 from tasks.runtime.store import (
     MANIFEST,
@@ -47,6 +48,7 @@ AT_ONCE = 8  # files that are copied side by side
 LANDING = "landing"
 FAILED = "failed"
 EXPERIMENTS = "experiments"
+MARK = ".shared.json"  # in a landing folder: where it was copied to
 KINDS = ("training", "evaluation", "variant", "fidelity", "dataset")  # whose id is their content's
 
 
@@ -195,7 +197,7 @@ def shared_folder() -> SharedFolder | None:
 
 
 def without_password(url: str) -> str:
-    """A URL without the user and the password that it may hold: it stands in sentences."""
+    """A URL without the user and the password that it may hold: it stands in sentences and marks."""
     return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
@@ -213,18 +215,32 @@ def _version(manifest: ManifestDict) -> str:
     return digest[:12]
 
 
-def share(shared: SharedFolder, folder: Path, is_failed: bool = False) -> bool:
+def share(shared: SharedFolder, folder: Path, is_failed: bool = False, look: bool = True) -> bool:
     """Copy a landing folder to the shared place, once; False if another machine's version is there,
     which stays. Raises NotShared.
+
+    One that was copied before is copied again where it is gone since, being damaged; it is not
+    looked for without `look`.
     """
     manifest = read_manifest(folder)
     if manifest is None or manifest.get("kind") not in KINDS:
         return True
 
     name = f"{FAILED if is_failed else LANDING}/{folder.name}"
-    if is_failed and (shared.manifest(name) or manifest)["digest"] != manifest["digest"]:
+    mark = None
+    with contextlib.suppress(OSError, ValueError):
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    if mark == {"url": shared.url} and not (look and shared.manifest(name) is None):
+        return True
+
+    if is_failed:
         shared.remove(name)
-    return bool(shared.put(folder, name)["digest"] == manifest["digest"])
+    if shared.put(folder, name)["digest"] != manifest["digest"]:
+        return False
+
+    # Last, so that a copy that was cut off is made again.
+    write_atomic(folder / MARK, json.dumps({"url": shared.url}))
+    return True
 
 
 def fetch(shared: SharedFolder, id: str, landing: Path, place: str = LANDING) -> bool:
@@ -239,7 +255,11 @@ def fetch(shared: SharedFolder, id: str, landing: Path, place: str = LANDING) ->
     local_manifest = intact_manifest(landing / id, deep=True)
     if local_manifest is not None and local_manifest["digest"] == manifest["digest"]:
         return True
-    return shared.get(f"{place}/{id}", landing / id)
+    if not shared.get(f"{place}/{id}", landing / id):
+        return False
+
+    write_atomic(landing / id / MARK, json.dumps({"url": shared.url}))
+    return True
 
 
 def bring_adapter(shared: SharedFolder, folder: Path, emit: Emit) -> bool:
