@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +29,7 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import Prompt
 from tasks.corpus.reading.sources import Located, locate
 from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix
-from tasks.corpus.splits import COPY, limited_sets, quotas
+from tasks.corpus.splits import COPY, limited_sets, quotas, split_shares
 from tasks.corpus.vignettes.sets import derive_again, evaluation_records, sets_of
 from tasks.runtime.errors import BadInput, Finding, Level
 from tasks.spec import LABELS, Data, EvaluationSet
@@ -128,9 +129,13 @@ class Rows:
         """Whether the source is one table, which the project splits."""
         return "all" in self.sets
 
+    @cached_property
+    def _columns(self) -> dict[str, Numbers]:
+        return {str(name): self.table[name].to_numpy() for name in self.table}
+
     def column(self, name: str) -> Numbers:
         """A column of the table."""
-        return self.table[name].to_numpy()
+        return self._columns[name]
 
     def place(self, row: int) -> str:
         """The place of a row, as a user would look for it."""
@@ -537,14 +542,19 @@ def _certifiable_recall(lines: Sequence[SetLine], split: Split, data: Data) -> I
     """
     cases = {line.name: dict(zip(map(str, LABELS), line.cases, strict=True)) for line in lines}
     if "all" in cases:
-        cases["all rows as an evaluation set"] = cases.pop("all")
+        every = cases["all rows as an evaluation set"] = cases.pop("all")
         if split:
             counts = Counter(str(case.label) for case in split["test"])
             cases["our test set"] = {label: counts[label] for label in LABELS}
+        else:
+            share = split_shares(data)["test"]
+            about = {label: round(count * share) for label, count in every.items()}
+            cases["our test set (about)"] = about
 
     for set_name, labels in cases.items():
         limit = data.limits.get("test")
-        if set_name in ("test", "our test set") and limit and sum(labels.values()) >= limit:
+        is_test = set_name in ("test", "our test set", "our test set (about)")
+        if is_test and limit and sum(labels.values()) >= limit:
             labels = quotas(labels, limit)
             set_name += f" (limited to {limit})"
         elif set_name in SETS and set_name != "test":
