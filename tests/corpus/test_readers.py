@@ -225,3 +225,8 @@ def test_a_repeated_id_is_refused_with_both_rows(second, tmp_path):
     report = check_data(Data(source=str(path), id_column="number"), (), {})
     (finding,) = (one for one in report.findings if one.name == "same id")
     assert finding.level == "error" and f"{path}, line 1 and {path}, line 2" in finding.remedy
+
+
+def test_the_id_of_a_repeated_row_that_is_left_out_is_free(tmp_path):
+    path = jsonl(tmp_path, {"id": 1, **GOOD[0]}, {"id": 2, **GOOD[0]}, {"id": 2, **GOOD[1]})
+    assert [case.case_id for case in read_set([path], Data())] == ["1", "2"]

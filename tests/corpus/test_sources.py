@@ -1,5 +1,6 @@
 """Where cases come from: folders with shards and others' names, datasets on the Hub pinned to a commit, own columns."""
 
+import errno
 import json
 import os
 import re
@@ -162,6 +163,7 @@ def put(folder: Path, names: list[str]) -> Path:
         ["a.jsonl", "b.csv"],
         ["data/a.jsonl", "data/b.jsonl"],
         ["more.jsonl", "._more.jsonl", ".old/._a.jsonl"],
+        ["test.2023.jsonl", "train.2023.jsonl"],
     ],
 )
 def test_a_folder_without_given_sets_is_one_table_that_we_split_or_one_evaluation_set(names, given, tmp_path):
@@ -236,9 +238,31 @@ def test_a_link_that_leads_nowhere_is_refused_where_a_table_is_read(tmp_path):
         locate(Data(source=str(source)))
 
 
+def test_no_link_is_followed_but_data_and_what_may_not_be_seen_below_is_passed_over(tmp_path, monkeypatch):
+    source = put(tmp_path / "cases", ["a.csv"])
+    (source / "data").symlink_to(put(tmp_path / "elsewhere", ["b.csv"]))
+    (source / "loop").symlink_to(source)
+    (source / "lost+found").mkdir()
+    scan = os.scandir
+    closed = {str(source / "lost+found")}
+
+    def refusing(folder):
+        if str(folder) in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    columns = Data(source=str(source))
+    assert locate(columns).files == {"all": [source / "a.csv", source / "data" / "b.csv"]}
+    closed.add(str(source / "data"))
+    with pytest.raises(BadInput, match=r"cases/data cannot be read \(Permission denied\)"):
+        locate(columns)
+
+
 def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder_whatever_its_tables_are_called(hub):
-    hub.files = {"a[2024].jsonl": table(0, 30), "data/b 2025.jsonl": table(30, 30)}
-    assert [path.name for path in locate(Data(source=REPO)).files["all"]] == ["a[2024].jsonl", "b 2025.jsonl"]
+    hub.files = {"a[2024].jsonl": table(0, 30), "data/b 2025.jsonl": table(30, 30), "B.JSONL": table(60, 30)}
+    names = [path.name for path in locate(Data(source=REPO)).files["all"]]
+    assert names == ["B.JSONL", "a[2024].jsonl", "b 2025.jsonl"]
 
 
 @pytest.mark.parametrize(

@@ -155,15 +155,19 @@ def _entries_below(folder: Path) -> Iterator[Path]:
     """Files and folders at every depth, but for those in hidden folders, one by one, as paths below
     `folder`.
     """
+    data = folder / "data"  # which may be a link
 
     def refuse(error: OSError) -> None:
-        raise BadInput(
-            f"{error.filename} cannot be read ({error.strerror}); check its permissions."
-        ) from error
+        if Path(str(error.filename)) in (folder, data):
+            raise BadInput(
+                f"{error.filename} cannot be read ({error.strerror}); check its permissions."
+            ) from error
 
-    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        yield from (Path(parent, name).relative_to(folder) for name in (*folders, *names))
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    is_linked = data.is_symlink() and ask(Path.is_dir, data)
+    for root in (folder, data) if is_linked else (folder,):
+        for parent, folders, names in os.walk(root, onerror=refuse):
+            yield from (Path(parent, name).relative_to(folder) for name in (*folders, *names))
+            folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def _files_of(
@@ -193,7 +197,7 @@ def _files_of(
             continue
 
         entries.append(path)
-        stem = SHARD.sub("", path.name.split(".")[0])
+        stem = SHARD.sub("", path.stem if is_table else path.name.split(".")[0])
         for name, pattern in NAMES.items():
             if re.fullmatch(pattern, stem, re.IGNORECASE):
                 set_of[path] = name
@@ -305,13 +309,18 @@ def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
             f"dataset {repo} --local-dir FOLDER`) and name its folder as source."
         ) from error
 
+    # A suffix of any case: `*.[cC][sS][vV]`.
+    patterns = [
+        "*." + "".join(f"[{letter}{letter.upper()}]" for letter in suffix[1:]) for suffix in READERS
+    ]
+
     # By the revision's own name: only then does the cache note which commit it means.
     def download() -> str:
         return snapshot_download(
             repo,
             repo_type="dataset",
             revision=revision,
-            allow_patterns=[f"*{suffix}" for suffix in READERS],
+            allow_patterns=patterns,
             etag_timeout=CONNECT_SECONDS,
             local_files_only=unreachable is not None,
         )

@@ -215,13 +215,15 @@ def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
     for path, number, case in entries:
         here = (path, number, case.label)
         location = place(path, number)
-        same_id = ids.setdefault(case.case_id, here)
         same_text = texts.setdefault(text_digest(case.text), here)
-        if same_id is not here and (columns.id_column or same_text is here):
-            raise BadInput(
-                f"{location}: has the id of {place(*same_id[:2])}; give each case its own id, or "
-                "delete one of the two rows."
-            )
+        # Without an id column a repeated row's id is not used.
+        if columns.id_column or same_text is here:
+            same_id = ids.setdefault(case.case_id, here)
+            if same_id is not here:
+                raise BadInput(
+                    f"{location}: has the id of {place(*same_id[:2])}; give each case its own id, "
+                    "or delete one of the two rows."
+                )
         if same_text is here:
             cases.append(case)
             continue
