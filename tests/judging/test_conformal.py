@@ -32,14 +32,16 @@ def test_the_miss_rate_is_guaranteed_over_calibration_sets_and_is_not_wasted(n, 
     assert missed == pytest.approx(expected, abs=3.5 * np.sqrt(miss_rate / 4000))
 
 
-def test_too_few_calibration_cases_rule_nothing_out_and_say_so():
-    rng = np.random.default_rng(0)
-    _, p, labels = draw(rng, 40)
-    _, q, other_labels = draw(rng, 50)
-    few = [i for i, label in enumerate(labels) if label != "ED"]
-    conformal = judge_conformal((p[few], [labels[i] for i in few]), (q, other_labels), 0.05)
-    assert conformal.threshold_ed == 0 and conformal.ed_missed == 0 and "0 calibration cases of ED" in conformal.note
+def test_too_few_calibration_cases_rule_nothing_out_and_without_an_emergency_there_is_no_miss_rate():
+    _, p, labels = draw(np.random.default_rng(0), 90)
+    calm = [i for i, label in enumerate(labels) if label != "ED"]
+    without_ed = (p[calm], [labels[i] for i in calm])
+    few = judge_conformal(without_ed, (p, labels), 0.05)
+    assert few.threshold_ed == 0 and few.ed_missed == 0 and "0 calibration cases of ED" in few.note
     assert conformal_threshold(np.ones(18), 0.05) == 0 and conformal_threshold(np.ones(19), 0.05) == 1
+    no_emergency = judge_conformal((p, labels), without_ed, 0.05)
+    assert no_emergency.ed_miss_rate is no_emergency.miss_low is no_emergency.miss_method is None
+    assert "no ED case" in no_emergency.note
 
 
 def test_sets_abstentions_and_misses_are_what_a_loop_counts():
@@ -80,12 +82,3 @@ def test_each_share_has_the_wider_of_the_exact_and_the_clustered_interval():
         assert high - low > 1.5 * (exact[1] - exact[0]), name
 
     assert like.miss_method == CLUSTERED
-
-
-def test_no_emergency_has_no_miss_rate():
-    rng = np.random.default_rng(2)
-    _, p, labels = draw(rng, 90)
-    calm = [i for i, label in enumerate(labels) if label != "ED"]
-    conformal = judge_conformal((p, labels), (p[calm], [labels[i] for i in calm]), 0.05)
-    assert conformal.ed_miss_rate is conformal.miss_low is conformal.miss_method is None
-    assert "no ED case" in conformal.note

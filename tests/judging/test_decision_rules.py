@@ -98,20 +98,14 @@ def test_the_bound_of_the_threshold_holds_in_95_of_100_calibration_sets():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(0.001, 1), min_size=3, max_size=3))
-def test_minimum_cost_is_the_cheapest_of_three_by_hand(weights):
+@given(st.lists(st.floats(0.001, 1), min_size=3, max_size=3), st.lists(st.integers(1, 20), min_size=9, max_size=9))
+def test_minimum_cost_is_the_cheapest_of_three_by_hand(weights, prices):
     p = np.array(weights) / sum(weights)
-    expected = [sum(p[t] * COSTS[t][a] for t in range(3)) for a in range(3)]
-    cheapest = LABELS.index(min_cost_rule([p], COSTS)[0])
+    costs = np.reshape(prices, (3, 3))
+    expected = [sum(p[t] * costs[t][a] for t in range(3)) for a in range(3)]
+    cheapest = LABELS.index(min_cost_rule([p], costs.tolist())[0])
     assert expected[cheapest] <= min(expected) + 1e-12
-
-
-def test_a_changed_cost_changes_decisions():
-    """A cost matrix that is read and then ignored would pass everything else."""
-    p = [[0.02, 0.58, 0.4]]
-    assert min_cost_rule(p, COSTS) == ["ED"]
-    assert min_cost_rule(p, [[1, 5, 5], [2, 1, 10], [2, 3, 1]]) == ["GP"]
-    assert min_cost_rule(p, [[1, 5, 5], [2, 1, 1], [2, 9, 1]]) == ["HOME"]
+    assert min_cost_rule([[0.02, 0.58, 0.4]], COSTS) == ["ED"]
 
 
 def test_vector_scaling_finds_the_temperature_and_biases_that_were_planted():
@@ -138,11 +132,10 @@ def test_vector_scaling_finds_the_temperature_and_biases_that_were_planted():
 
 def test_separable_calibration_stops_at_its_bound_and_says_so():
     p = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]] * 4)
-    fit = fit_vector_scaling(np.log(p), ["ED", "GP", "HOME"] * 4)
+    fit = fit_vector_scaling(np.log(p), LABELS * 4)
     assert fit.at_bound and fit.temperature == pytest.approx(0.1)
-    rules = chosen_rules(p, ["ED", "GP", "HOME"] * 4, costs=COSTS).rules
-    assert "stopped at its bound" in rules["min_cost"].note
-    certain = chosen_rules(np.eye(3)[[0, 1, 2] * 4], ["ED", "GP", "HOME"] * 4, costs=COSTS).rules["min_cost"]
+    assert "stopped at its bound" in chosen_rules(p, LABELS * 4, costs=COSTS).rules["min_cost"].note
+    certain = chosen_rules(np.eye(3)[[0, 1, 2] * 4], LABELS * 4, costs=COSTS).rules["min_cost"]
     assert certain.decide(np.eye(3), COSTS) == ["ED", "GP", "HOME"], "a probability of 0 has a logarithm"
 
 
@@ -198,17 +191,11 @@ def by_hand(p, labels, limit: float) -> float:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.01, 0.1, 0.3, 0.5, 0.9]))
-def test_it_is_the_best_threshold_of_the_rule_within_the_over_triage(seed, limit):
+def test_recall_at_an_over_triage_is_that_of_the_best_threshold_of_the_rule_within_it(seed, limit):
     rng = np.random.default_rng(seed)
     cases = int(rng.integers(3, 25))
     p = rng.dirichlet([1, 1, 1], cases).round(1) + 1e-3  # ties are common
     p /= p.sum(1, keepdims=True)
     labels = ["ED", *rng.choice(LABELS, cases - 1)]
     assert recall_at_over_triage(p, labels, limit) == pytest.approx(by_hand(p, labels, limit))
-
-
-def test_home_sent_to_the_gp_counts_and_without_an_emergency_there_is_no_recall():
-    p = [[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]]
-    assert recall_at_over_triage(p, ["ED", "HOME", "HOME"], 0.5) == 0.0
-    assert recall_at_over_triage(p, ["ED", "GP", "GP"], 0.5) == 1.0
-    assert math.isnan(recall_at_over_triage(p, ["GP", "GP", "GP"], 0.5))
+    assert math.isnan(recall_at_over_triage(p, ["GP"] * cases, limit))

@@ -29,7 +29,7 @@ def test_bootstrap_has_the_distribution_of_drawing_whole_groups_by_index():
     )
 
 
-def test_order_of_cases_and_names_of_groups_change_nothing():
+def test_neither_the_order_of_cases_nor_the_names_of_groups_matter_and_a_case_without_one_is_a_group_of_its_own():
     rng = np.random.default_rng(2)
     codes = rng.integers(0, 20, 100)
     values = np.column_stack([rng.integers(0, 2, 100), np.ones(100)])
@@ -39,20 +39,18 @@ def test_order_of_cases_and_names_of_groups_change_nothing():
     assert (one == other).all()
     assert (one != resample_totals(values, groups=[f"g{c}" for c in codes], seed=6)).any()
 
+    mixed, named = (
+        resample_totals(np.arange(12.0)[:, None], groups=["a", "a", *others], seed=0, resamples=10)
+        for others in ([None] * 10, map(str, range(10)))
+    )
+    assert (mixed == named).all()
+
 
 def test_strata_keep_their_sizes_and_without_strata_or_groups_cases_are_drawn_freely():
-    strata = np.repeat([0, 1], [30, 70])
-    totals = resample_totals(np.eye(2)[strata], groups=None, strata=strata, seed=0, resamples=50)
-    assert (totals == [30, 70]).all()
-    totals = resample_totals(np.eye(2)[strata], groups=None, seed=0, resamples=50)
+    values = np.eye(2)[np.repeat([0, 1], [30, 70])]
+    assert (resample_totals(values, groups=None, strata=values[:, 1], seed=0, resamples=50) == [30, 70]).all()
+    totals = resample_totals(values, groups=None, seed=0, resamples=50)
     assert len(set(totals[:, 0])) > 5 and (totals.sum(axis=1) == 100).all()
-
-
-def test_a_case_without_a_group_is_a_group_of_its_own():
-    values = np.arange(12.0)[:, None]
-    mixed = resample_totals(values, groups=["a", "a", *[None] * 10], seed=0, resamples=10)
-    named = resample_totals(values, groups=["a", "a", *map(str, range(10))], seed=0, resamples=10)
-    assert (mixed == named).all()
 
 
 def test_work_in_blocks_gives_the_same_numbers(monkeypatch):

@@ -44,13 +44,8 @@ def random_passes(seed, passes=20, cases=7, spread=1.0):
 @pytest.mark.parametrize(
     ("counts", "majority", "review"),
     [
-        ((45, 5, 0), "ED", True),
-        ((46, 4, 0), "ED", False),
-        ((91, 9, 0), "ED", True),
-        ((92, 8, 0), "ED", False),
-        ((0, 30, 0), "GP", False),
-        ((0, 10, 10), "GP", True),  # of a tie the more urgent label
-        ((10, 0, 10), "ED", True),
+        *(((45, 5, 0), "ED", True), ((46, 4, 0), "ED", False), ((91, 9, 0), "ED", True), ((92, 8, 0), "ED", False)),
+        *(((0, 30, 0), "GP", False), ((0, 10, 10), "GP", True), ((10, 0, 10), "ED", True)),
     ],
 )
 def test_the_review_flag_follows_the_published_table_and_ties_go_to_the_more_urgent_label(counts, majority, review):
@@ -157,15 +152,16 @@ def judge_flag(flagged, wrong, missed, groups=None):
     return judge_review(flagged, np.zeros(len(labels)), same, labels.tolist(), decisions.tolist(), groups)[0]
 
 
-def test_a_flag_is_judged_by_what_it_catches_and_what_it_keeps():
-    flagged = [1, 1, 0, 0, 0]
-    wrong = [1, 0, 1, 1, 0]
-    missed = [1, 0, 1, 0, 0]
-    quality = SimpleNamespace(**judge_flag(flagged, wrong, missed))
+def test_a_flag_is_judged_by_what_it_catches_and_what_it_keeps_and_what_cannot_be_counted_is_none():
+    quality = SimpleNamespace(**judge_flag([1, 1, 0, 0, 0], [1, 0, 1, 1, 0], [1, 0, 1, 0, 0]))
     assert (quality.load, quality.error_flagged, quality.missed_ed_flagged, quality.missed_ed) == (0.4, 0.5, 0.5, 2)
     assert quality.error_kept == pytest.approx(2 / 3) and quality.wrong_flagged == pytest.approx(1 / 3)
     assert (quality.wrong_flagged_low, quality.wrong_flagged_high) == clopper_pearson(1, 3)
     assert (quality.missed_ed_flagged_low, quality.missed_ed_flagged_high) == clopper_pearson(1, 2)
+
+    everything = SimpleNamespace(**judge_flag([1, 1], [0, 1], [0, 0]))
+    assert everything.error_kept is everything.missed_ed_flagged is everything.missed_ed_flagged_low is None
+    assert everything.wrong_flagged == 1 and judge_flag([0, 0], [0, 1], [0, 1])["error_flagged"] is None
 
 
 def test_cases_that_tie_at_the_cut_count_as_the_mean_over_their_orders():
@@ -190,21 +186,14 @@ def test_what_a_flag_catches_has_the_interval_of_its_groups_where_that_is_wider(
     assert (width > 2 * (exact[1] - exact[0])) == clustered and width >= exact[1] - exact[0]
 
 
-def test_what_cannot_be_counted_is_none_and_never_zero():
-    everything = SimpleNamespace(**judge_flag([1, 1], [0, 1], [0, 0]))
-    assert everything.error_kept is None and everything.missed_ed_flagged is None
-    assert everything.missed_ed_flagged_low is None and everything.wrong_flagged == 1
-    assert judge_flag([0, 0], [0, 1], [0, 1])["error_flagged"] is None
-
-
 def outcomes(n=300, seed=0):
     """Labels, decisions, and a single pass that knows nothing of where it errs."""
     rng = np.random.default_rng(seed)
-    labels = rng.choice(["ED", "GP", "HOME"], n)
+    codes = rng.choice(3, n)
     wrong = rng.random(n) < 0.3
-    decisions = np.where(wrong, np.roll(["ED", "GP", "HOME"], 1)[np.searchsorted(["ED", "GP", "HOME"], labels)], labels)
-    p = rng.dirichlet([2, 2, 2], n)
-    return labels.tolist(), decisions.tolist(), p, wrong, rng
+    decided = np.where(wrong, (codes + 2) % 3, codes)
+    labels, decisions = ([LABELS[code] for code in side] for side in (codes, decided))
+    return labels, decisions, rng.dirichlet([2, 2, 2], n), wrong, rng
 
 
 def judged(entropy, p, labels, decisions, **options):
@@ -215,36 +204,29 @@ def judged(entropy, p, labels, decisions, **options):
 
 
 def test_a_vote_entropy_that_knows_the_errors_is_better_and_one_that_does_not_is_worse():
+    """Rivals are judged at the load of the flag."""
     labels, decisions, p, wrong, rng = outcomes()
     knows = np.clip(np.where(wrong, 0.6, 0.1) + rng.normal(0, 0.1, len(wrong)), 0, 1)
     flags = judged(knows, p, labels, decisions)
     assert flags[MAX_PROBABILITY].verdict == flags[SINGLE_PASS].verdict == "vote_entropy is better"
     assert flags[MAX_PROBABILITY].difference_low > 0
+    assert all(flag.load == pytest.approx((knows > 0.3).mean()) for flag in flags.values())
+    assert flags[FLAG].aurc == pytest.approx(aurc(knows, wrong))
+    assert flags[MAX_PROBABILITY].aurc == pytest.approx(aurc(1 - p.max(axis=1), wrong))
+
     confident = np.where(wrong[:, None], 0.34, 0.9)  # now the single pass knows, and the votes do not
     q = np.column_stack([confident[:, 0], (1 - confident[:, 0]) / 2, (1 - confident[:, 0]) / 2])
     flags = judged(rng.random(len(wrong)), q, labels, decisions)
     assert flags[MAX_PROBABILITY].verdict == "max_probability is better"
 
 
-def test_rivals_are_judged_at_the_load_of_the_flag_and_areas_are_those_of_the_curve():
-    labels, decisions, p, wrong, rng = outcomes(seed=1)
-    entropy = rng.random(len(labels))
-    flags = judged(entropy, p, labels, decisions)
-    assert all(j.load == pytest.approx((entropy > 0.3).mean()) for j in flags.values())
-    assert flags[FLAG].aurc == pytest.approx(aurc(entropy, wrong))
-    assert flags[MAX_PROBABILITY].aurc == pytest.approx(aurc(1 - p.max(axis=1), wrong))
-
-
-@pytest.mark.parametrize("decide", [lambda labels: labels, lambda labels: ["ED"] * len(labels)])
-def test_without_both_right_and_wrong_cases_nothing_is_claimed(decide):
+def test_without_both_right_and_wrong_cases_or_with_few_conditions_nothing_is_claimed():
     labels = ["GP"] * 40
-    p = np.tile([0.2, 0.5, 0.3], (40, 1))
-    flags = judged(np.linspace(0, 1, 40), p, labels, decide(labels))
-    assert flags[MAX_PROBABILITY].verdict == "cannot tell" and "decided wrongly" in flags[MAX_PROBABILITY].note
-    assert flags[FLAG].missed_ed_flagged is None
+    for decisions in (labels, ["ED"] * 40):
+        flags = judged(np.linspace(0, 1, 40), np.tile([0.2, 0.5, 0.3], (40, 1)), labels, decisions)
+        assert flags[MAX_PROBABILITY].verdict == "cannot tell" and "decided wrongly" in flags[MAX_PROBABILITY].note
+        assert flags[FLAG].missed_ed_flagged is None
 
-
-def test_few_conditions_give_no_interval():
     labels, decisions, p, _, rng = outcomes(60)
     flags = judged(rng.random(60), p, labels, decisions, groups=[f"g{i % 9}" for i in range(60)])
     assert flags[MAX_PROBABILITY].verdict == "cannot tell" and "fewer than 10" in flags[MAX_PROBABILITY].note

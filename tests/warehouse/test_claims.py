@@ -69,7 +69,8 @@ def both(first: View, second: View) -> View:
 
 
 def review(low: float | str, high: float | str) -> View:
-    return safety() | {
+    """Of the evaluation of `safety`; a random flag catches its load, 0.13."""
+    return {
         "review_flag": f"SELECT 'e' AS evaluation_id, 'vote_entropy' AS score, 0.13 AS load, 0.3 AS missed_ed_flagged, "
         f"{low} AS missed_ed_flagged_low, {high} AS missed_ed_flagged_high"
     }
@@ -117,66 +118,61 @@ def training_cost(ratio: float | str) -> View:
     }
 
 
-@pytest.mark.parametrize(
-    ("sentence", "views", "expected"),
-    [
-        (RECALL, safety(), "supported"),
-        (RECALL, safety(recall=(0.96, 0.94, 0.98)), "cannot conclude"),
-        (RECALL, safety(recall=(0.92, 0.90, 0.94)), "refuted"),
-        (RECALL, safety(recall=(0.92, 0.90, 0.94), kind="standard"), "not measured here"),
-        (RECALL, safety(recall=(0.92, 0.90, 0.94), random_weights=True), "not measured here"),
-        (RECALL, safety(recall=(NOTHING, NOTHING, NOTHING)), "not measured here"),
-        (RECALL, safety(recall=(0.99, NOTHING, NOTHING)), "cannot conclude"),
-        (TARGET, safety(), "supported"),
-        (TARGET, safety(recall=(0.97, 0.955, 0.98)), "cannot conclude"),
-        (TARGET, safety(recall=(0.94, 0.93, 0.955)), "refuted"),
-        (F2, safety(), "supported"),
-        (F2, safety(f2=(0.78, 0.76, 0.80)), "refuted"),
-        (MISSED, safety(), "supported"),
-        (MISSED, safety(recall=(0.96, 0.94, 0.98)), "cannot conclude"),
-        (MISSED, safety(recall=(0.94, 0.92, 0.96)), "cannot conclude"),
-        (MISSED, safety(recall=(0.93, 0.92, 0.94)), "refuted"),
-        # The worst of two models decides.
-        (RECALL, both(safety(), safety(recall=(0.92, 0.90, 0.94))), "refuted"),
-        (RECALL, both(safety(recall=(0.96, 0.94, 0.98)), safety()), "cannot conclude"),
-        # A random flag catches its load, 0.13.
-        (REVIEW, review(0.2, 0.5), "supported"),
-        (REVIEW, review(0.0, 0.1), "refuted"),
-        (REVIEW, review(0.03, 0.32), "cannot conclude"),
-        (REVIEW, review(NOTHING, NOTHING), "cannot conclude"),
-        (IN_POINTS, accuracy(-0.02, 0.0), "supported"),
-        (IN_POINTS, accuracy(-0.03, 0.0), "cannot conclude"),
-        (IN_POINTS, accuracy(-0.05, -0.03), "refuted"),
-        (IN_POINTS, accuracy(NOTHING, NOTHING), "cannot conclude"),
-        # One training leaves its own chance out; models that learned little cannot lose much.
-        (IN_POINTS, accuracy(-0.01, 0.0, seeds=1), "cannot conclude"),
-        (IN_POINTS, accuracy(-0.05, -0.03, seeds=1), "cannot conclude"),
-        (IN_POINTS, accuracy(-0.01, 0.0, qualifies="false"), "cannot conclude"),
-        (IN_POINTS, accuracy(-0.01, 0.0, qualifies="NULL::BOOLEAN"), "cannot conclude"),
-        (IN_POINTS, accuracy(-0.05, -0.03, qualifies="false"), "refuted"),
-        (IN_POINTS, both(accuracy(-0.02, 0.0), accuracy(-0.05, -0.03)), "refuted"),
-        (IN_POINTS, both(accuracy(-0.05, -0.03), accuracy(-0.2, -0.1, seeds=1)), "refuted"),
-        # 2 % of an accuracy of 0.64 is 1.28 points.
-        (RELATIVE, accuracy(-0.0127, 0.0), "supported"),
-        (RELATIVE, accuracy(-0.0129, 0.0), "cannot conclude"),
-        (RELATIVE, accuracy(-0.05, -0.0129), "refuted"),
-        (HALF, sizes(106), "supported"),
-        (HALF, both(sizes(106), sizes(160, model="b")), "refuted"),
-        (SIZE, PUBLISHED, "supported"),
-        (SIZE, sizes(100), "refuted"),
-        (SIZE, both(PUBLISHED, sizes(53, 106, model="b")), "refuted"),
-        (TRAINED, trained(0.002), "supported"),
-        (TRAINED, trained(0.019, num_layers=8), "refuted"),
-        (MEMORY, training_cost(0.6), "supported"),
-        (MEMORY, training_cost(1.2), "refuted"),
-        (MEMORY, training_cost(NOTHING), "not measured here"),
-        (MEMORY, both(training_cost(NOTHING), training_cost(0.6)), "supported"),
-        (FASTER, training_cost(0.6), "supported"),
-        (FASTER, training_cost(1.2), "refuted"),
-    ],
-)
-def test_rows_support_a_sentence_or_refute_it(sentence, views, expected):
-    assert claims(views)[sentence]["verdict"] == expected
+YES, NO, OPEN, ABSENT = "supported", "refuted", "cannot conclude", "not measured here"
+LOW = (0.92, 0.90, 0.94)
+WORSE = accuracy(-0.05, -0.03)
+SCENARIOS = [
+    (
+        safety() | review(0.2, 0.5) | accuracy(-0.02, 0.0) | PUBLISHED | training_cost(0.6),
+        dict.fromkeys((RECALL, TARGET, F2, MISSED, REVIEW, IN_POINTS, SIZE, MEMORY, FASTER), YES),
+    ),
+    (
+        safety((0.96, 0.94, 0.98)) | review(0.0, 0.1) | accuracy(-0.03, 0.0) | sizes(100) | training_cost(1.2),
+        {RECALL: OPEN, MISSED: OPEN, IN_POINTS: OPEN, **dict.fromkeys((REVIEW, SIZE, MEMORY, FASTER), NO)},
+    ),
+    (
+        safety(LOW, (0.78, 0.76, 0.80)) | review(0.03, 0.32) | both(PUBLISHED, sizes(53, 106, "b")) | WORSE,
+        {RECALL: NO, F2: NO, REVIEW: OPEN, SIZE: NO, IN_POINTS: NO},
+    ),
+    (
+        safety(LOW, kind="standard") | accuracy(NOTHING, NOTHING) | sizes(106) | training_cost(NOTHING),
+        {RECALL: ABSENT, IN_POINTS: OPEN, HALF: YES, MEMORY: ABSENT},
+    ),
+    # One training leaves its own chance out; models that learned little cannot lose much.
+    (
+        safety(LOW, random_weights=True) | accuracy(-0.01, 0.0, seeds=1) | both(sizes(106), sizes(160, model="b")),
+        {RECALL: ABSENT, IN_POINTS: OPEN, HALF: NO},
+    ),
+    (
+        safety((NOTHING,) * 3) | accuracy(-0.05, -0.03, seeds=1) | both(training_cost(NOTHING), training_cost(0.6)),
+        {RECALL: ABSENT, IN_POINTS: OPEN, MEMORY: YES},
+    ),
+    (
+        safety((0.99, NOTHING, NOTHING)) | accuracy(-0.01, 0.0, qualifies="false") | trained(0.002),
+        {RECALL: OPEN, IN_POINTS: OPEN, TRAINED: YES},
+    ),
+    (
+        safety((0.97, 0.955, 0.98)) | accuracy(-0.01, 0.0, qualifies="NULL::BOOLEAN") | review(NOTHING, NOTHING),
+        {TARGET: OPEN, IN_POINTS: OPEN, REVIEW: OPEN},
+    ),
+    (
+        safety((0.94, 0.93, 0.955)) | accuracy(-0.05, -0.03, qualifies="false") | trained(0.019, num_layers=8),
+        {TARGET: NO, IN_POINTS: NO, TRAINED: NO},
+    ),
+    # The worst of two models decides.
+    (safety((0.94, 0.92, 0.96)) | both(accuracy(-0.02, 0.0), WORSE), {MISSED: OPEN, IN_POINTS: NO}),
+    (safety((0.93, 0.92, 0.94)) | both(WORSE, accuracy(-0.2, -0.1, seeds=1)), {MISSED: NO, IN_POINTS: NO}),
+    # 2 % of an accuracy of 0.64 is 1.28 points.
+    (both(safety(), safety(LOW)) | accuracy(-0.0127, 0.0), {RECALL: NO, RELATIVE: YES}),
+    (both(safety((0.96, 0.94, 0.98)), safety()) | accuracy(-0.0129, 0.0), {RECALL: OPEN, RELATIVE: OPEN}),
+    (accuracy(-0.05, -0.0129), {RELATIVE: NO}),
+]
+
+
+@pytest.mark.parametrize(("views", "expected"), SCENARIOS)
+def test_rows_support_a_sentence_or_refute_it(views, expected):
+    rows = claims(views)
+    assert {sentence: rows[sentence]["verdict"] for sentence in expected} == expected
 
 
 def test_the_worst_row_is_shown_with_how_many_there_are():

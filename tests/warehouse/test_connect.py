@@ -4,14 +4,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import duckdb
 import pytest
 
 from tasks.runtime.errors import BadInput, Locked
+from tests.place import ROOT
 from tests.warehouse.test_waiting import held_warehouse
-from warehouse import connect
 from warehouse.connect import reading, warehouse_path, writing
 
 
@@ -20,22 +19,20 @@ def test_the_file_is_the_named_one_else_the_checkouts_else_the_homes(tmp_path, m
     assert warehouse_path() == tmp_path / "named.duckdb"
     monkeypatch.delenv("TRIAGE_WAREHOUSE")
     monkeypatch.chdir(tmp_path)
-    assert warehouse_path() == tmp_path / "home" / "triage.duckdb"
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\n')
-    assert warehouse_path() == tmp_path / "home" / "triage.duckdb"
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "triage-sweep"\n')
-    assert warehouse_path() == tmp_path / "warehouse" / "triage.duckdb"
+    for project, folder in ((None, "home"), ("another", "home"), ("triage-sweep", "warehouse")):
+        if project:
+            (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
+        assert warehouse_path() == tmp_path / folder / "triage.duckdb"
 
 
 def test_a_held_file_is_waited_for_then_its_holder_is_named_and_one_that_is_freed_in_time_is_opened(tmp_path):
     path = tmp_path / "held.duckdb"
     with held_warehouse("writing", path) as holder:
-        started = time.monotonic()
-        with pytest.raises(Locked, match=rf"process {holder.pid}\)"), writing(path, wait=0.5):
-            pass
-        assert 0.5 <= time.monotonic() - started < 5
-        with pytest.raises(Locked), reading(path, wait=0.1):
-            pass
+        for use in (writing, reading):
+            started = time.monotonic()
+            with pytest.raises(Locked, match=rf"process {holder.pid}\)"), use(path, wait=0.3):
+                pass
+            assert time.monotonic() - started >= 0.3
         threading.Timer(0.4, holder.stdin.close).start()
         with writing(path, wait=20) as con:
             assert con.execute("SELECT 1").fetchone() == (1,)
@@ -46,26 +43,15 @@ def test_a_missing_warehouse_another_kind_of_file_and_a_full_disk_are_one_senten
     with pytest.raises(BadInput, match="run `triage sweep demo` first"), reading(file):
         pass
     file.write_text("not a database" * 1000)
-    started = time.monotonic()
-    with pytest.raises(BadInput, match="cannot be opened as a warehouse"), writing(file, wait=60):
+    # Only a lock is worth another attempt: the timeout of the test is shorter.
+    with pytest.raises(BadInput, match="cannot be opened as a warehouse"), writing(file, wait=3600):
         pass
-    assert time.monotonic() - started < 30, "only a lock is worth another attempt"
     file.unlink()
     words = 'Failed to commit: Could not write file "w.duckdb.wal": No space left on device'
     with pytest.raises(BadInput, match=f"The disk is full: .*{tmp_path.name}"), writing(file):
         raise duckdb.TransactionException(words)
-    with writing(file) as con:
-        con.execute("CREATE TABLE t (i INTEGER)")
     with reading(file) as con, pytest.raises(duckdb.InvalidInputException, match="read-only"):
-        con.execute("DELETE FROM t")
-
-
-def loaded_by(modules, packages):
-    """Which of `packages` a new process loads when it imports `modules`."""
-    code = f"import sys, {modules}; print(*sorted({packages!r} & {{name.split('.')[0] for name in sys.modules}}))"
-    root = Path(connect.__file__).parents[1]
-    process = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    return process.stdout.split()
+        con.execute("CREATE TABLE t (i INTEGER)")
 
 
 @pytest.mark.usefixtures("landing")
@@ -73,4 +59,6 @@ def test_a_warehouse_that_is_current_is_found_to_be_so_without_the_heavy_librari
     heavy = {"prefect", "mlx", "mlx_lm", "scipy", "pandas", "pyarrow", "sklearn", "numpy"}
     if duckdb.__version__.startswith("1."):
         heavy -= {"numpy"}  # DuckDB 1.5 imports it for a parameter
-    assert loaded_by("warehouse.query, warehouse.health; warehouse.health.bring_up_to_date()", heavy) == []
+    code = "import sys, warehouse.query, warehouse.health; warehouse.health.bring_up_to_date(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert heavy & {name.split(".")[0] for name in loaded.split()} == set()

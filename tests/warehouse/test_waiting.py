@@ -47,15 +47,11 @@ def warnings(monkeypatch):
     """What a user is told while results land; the waits are short."""
     for name in ("FIRST_SECONDS", "LATER_SECONDS", "LAST_SECONDS"):
         monkeypatch.setattr(load, name, 0.2)
-
-    for name in ("FIRST_SECONDS", "LAST_SECONDS"):
-        monkeypatch.setattr(landing, name, 0.2)
+        monkeypatch.setattr(landing, name, 0.2, raising=False)
     landing._said.clear()
     messages: list[str] = []
-    listener = lambda title, event: messages.append(event.message)  # noqa: E731
-    listeners.append(listener)
-    yield messages
-    listeners.remove(listener)
+    monkeypatch.setattr("tasks.progress.listeners", [*listeners, lambda title, event: messages.append(event.message)])
+    return messages
 
 
 def trainings() -> list[str]:
@@ -91,14 +87,11 @@ def test_what_lands_while_the_file_is_held_waits_and_is_loaded_later(how, warnin
 
 def test_the_next_landing_loads_what_waits_and_a_new_holder_is_said_again(warnings):
     land_rows("t0", "training", training("t0"))
-    with held_warehouse():
-        land_rows("t1", "training", training("t1"))
-
-    land_rows("t2", "training", training("t2"))
-    assert (trainings(), some_results_wait()) == (["t0", "t1", "t2"], False)
-    with held_warehouse():
-        land_rows("t3", "training", training("t3"))
-
+    for held, free in (("t1", "t2"), ("t3", "t4")):
+        with held_warehouse():
+            land_rows(held, "training", training(held))
+        land_rows(free, "training", training(free))
+    assert (trainings(), some_results_wait()) == (["t0", "t1", "t2", "t3", "t4"], False)
     assert len(warnings) == 2
 
 
@@ -126,9 +119,7 @@ def test_a_long_load_lets_others_at_the_file_between_its_parts(monkeypatch):
     opened = []
     real = rebuild.writing
     monkeypatch.setattr(rebuild, "writing", lambda *args: (opened.append(args), real(*args))[1])
-
     for name in ("t1", "t2", "t3"):
         write_landing(home() / "landing", name, "training", training(name))
-
     assert load.load_all(home() / "landing").loaded == ["t1", "t2", "t3"] and len(opened) == 3
     assert load.load_all(home() / "landing").unchanged == ["t1", "t2", "t3"]
