@@ -1,16 +1,15 @@
 """`triage sql claims`: rows that support a sentence, rows that refute it, and a warehouse without rows."""
 
-import json
 from functools import cache
 
 import duckdb
 import pytest
 
-from tests.place import Place
 from tests.warehouse.rows import full, land_pair
 from warehouse.cookbook import named_query
 from warehouse.landing import write_landing
 from warehouse.load import load_all
+from warehouse.query import query
 from warehouse.schema import create_statements, replace_views
 
 RECALL = "The safety recipes find at least 95 % of the emergencies."
@@ -182,22 +181,17 @@ def test_the_worst_row_is_shown_with_how_many_there_are():
 
 
 def test_every_sentence_says_where_the_study_has_it_and_only_exact_sizes_stand_in_an_empty_warehouse(tmp_path):
-    place = Place(tmp_path / "place")
-    place.home.mkdir(parents=True)
-    land_pair(tmp_path / "landing", random_weights=True)
+    land_pair(tmp_path, random_weights=True)
     row = full("variant", variant_id="v", base_model="smol", precision="4bit", random_weights=True, stored_bytes=5,
                parameters=9, weights_source="random")  # fmt: skip
-    write_landing(tmp_path / "landing", "v", "variant", {"variant": [row]})
-    load_all(tmp_path / "landing", place.warehouse)
+    write_landing(tmp_path, "v", "variant", {"variant": [row]})
+    load_all(tmp_path, tmp_path / "w.duckdb")
 
-    result = place.ask("sql", "claims", "--format", "json")
-    of_random = {row["sentence"]: row for row in json.loads(result.stdout)}
-    assert result.returncode == 0 and all(row["said_in"] for row in of_random.values())
+    of_random = query(named_query("claims").sql, database=tmp_path / "w.duckdb").set_index("sentence")
+    assert of_random.said_in.all()
     empty = claims({})
-    assert {sentence: row["verdict"] for sentence, row in empty.items()} == {
-        sentence: row["verdict"] for sentence, row in of_random.items()
-    }
-    judged = {sentence: row for sentence, row in empty.items() if row["verdict"] != "not measured here"}
-    assert {sentence: row["verdict"] for sentence, row in judged.items()} == {HALF: "supported", SIZE: "refuted"}
+    assert {sentence: row["verdict"] for sentence, row in empty.items()} == of_random.verdict.to_dict()
+    judged = {sentence: row for sentence, row in empty.items() if row["verdict"] != ABSENT}
+    assert {sentence: row["verdict"] for sentence, row in judged.items()} == {HALF: YES, SIZE: NO}
     assert (judged[SIZE]["rows"], judged[SIZE]["worst_row"]) == (2, "smollm2-360m 8bit by its shape")
     assert set(empty) == {RECALL, TARGET, F2, MISSED, REVIEW, IN_POINTS, RELATIVE, HALF, SIZE, TRAINED, MEMORY, FASTER}

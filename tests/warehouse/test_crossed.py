@@ -16,16 +16,6 @@ def of_cells(cells):
     return crossed(values, (cells - values[:, None]) / cells.shape[1])
 
 
-def test_two_trainings_and_two_groups_by_hand():
-    """Mean squares: trainings 9, groups 4, rest 1; variance (9 + 4 - 1) / 4; freedom 12^2 / (9^2 + 4^2 + 1^2)."""
-    found = of_cells([[1, 2], [3, 6]])
-    assert (found.difference, found.error, found.freedom) == pytest.approx((3, 3**0.5, 144 / 98))
-    assert found.components == pytest.approx((4, 1.5, 1))
-    half = stats.t.ppf(0.975, 144 / 98) * 3**0.5
-    assert found.interval() == pytest.approx((3 - half, 3 + half))
-    assert found.p_worse(0.5) == pytest.approx(stats.t.sf(3.5 / 3**0.5, 144 / 98))
-
-
 def test_one_training_is_students_interval_over_groups_and_what_does_not_vary_has_none():
     cells = np.random.default_rng(0).normal(size=(1, 30))
     found = of_cells(cells)
@@ -38,11 +28,10 @@ def test_one_training_is_students_interval_over_groups_and_what_does_not_vary_ha
 @pytest.mark.parametrize("seed", range(5))
 def test_mean_squares_are_those_of_loops_and_the_variance_is_never_below_that_of_one_of_both_alone(seed):
     rng = np.random.default_rng(seed)
-    shape = (int(rng.integers(2, 6)), int(rng.integers(10, 40)))
-    cells = rng.normal(size=shape) + 0.5 * rng.normal(size=(shape[0], 1)) * (seed % 2)
+    shape = trainings, units = (int(rng.integers(2, 6)), int(rng.integers(10, 40)))
+    cells = rng.normal(size=shape) + 0.5 * rng.normal(size=(trainings, 1)) * (seed % 2)
     mean = cells.mean()
     rows, columns = cells.mean(axis=1), cells.mean(axis=0)
-    trainings, units = shape
     of_trainings = sum(units * (row - mean) ** 2 for row in rows) / (trainings - 1)
     of_units = sum(trainings * (column - mean) ** 2 for column in columns) / (units - 1)
     rest = sum((cells[i, j] - rows[i] - columns[j] + mean) ** 2 for i in range(trainings) for j in range(units))
@@ -51,10 +40,19 @@ def test_mean_squares_are_those_of_loops_and_the_variance_is_never_below_that_of
     found = of_cells(cells)
     assert found.error**2 * cells.size == pytest.approx(max(of_trainings + of_units - rest, of_trainings, of_units))
     assert found.freedom >= trainings - 1
-    assert found.components == pytest.approx(
-        (max(0, (of_trainings - rest) / units), max(0, (of_units - rest) / trainings), rest)
-    )
+    expected = (max(0, (of_trainings - rest) / units), max(0, (of_units - rest) / trainings), rest)
+    assert found.components == pytest.approx(expected)
     assert found.error >= stats.sem(rows) - 1e-12 and found.error >= stats.sem(columns) - 1e-12
+
+
+def test_two_trainings_and_two_groups_by_hand():
+    """Mean squares: trainings 9, groups 4, rest 1; variance (9 + 4 - 1) / 4; freedom 12^2 / (9^2 + 4^2 + 1^2)."""
+    found = of_cells([[1, 2], [3, 6]])
+    assert (found.difference, found.error, found.freedom) == pytest.approx((3, 3**0.5, 144 / 98))
+    assert found.components == pytest.approx((4, 1.5, 1))
+    half = stats.t.ppf(0.975, 144 / 98) * 3**0.5
+    assert found.interval() == pytest.approx((3 - half, 3 + half))
+    assert found.p_worse(0.5) == pytest.approx(stats.t.sf(3.5 / 3**0.5, 144 / 98))
 
 
 def test_what_is_needed_is_the_first_number_that_does_and_more_of_the_other_does_not_help():

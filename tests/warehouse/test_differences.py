@@ -77,17 +77,14 @@ def test_what_a_unit_adds_is_how_much_the_figure_moves_when_the_unit_counts_a_li
     cases = random_cases(3, groups=20, models=1)
     cells = confusion_cells(cases.truth, cases.decided["argmax"][0])
     step = 1e-5
+
+    def figures(weights):
+        of_table = metric_values((weights[:, None] * cells).sum(axis=0).reshape(3, 3), COSTS)
+        return of_table | {ED_AUROC: roc_auc_score(cases.truth == 0, cases.p_ed[0], sample_weight=weights)}
+
+    more, less = ([figures(1 + sign * step * (cases.unit == unit)) for unit in range(20)] for sign in (1, -1))
     for metric in (*METRICS, COST, ED_AUROC):
-        moved = []
-        for unit in range(20):
-            both = []
-            for sign in (1, -1):
-                weights = 1 + sign * step * (cases.unit == unit)
-                table = (weights[:, None] * cells).sum(axis=0).reshape(3, 3)
-                by_weights = metric_values(table, COSTS)
-                area = roc_auc_score(cases.truth == 0, cases.p_ed[0], sample_weight=weights)
-                both.append(area if metric == ED_AUROC else float(by_weights[metric]))
-            moved.append((both[0] - both[1]) / (2 * step))
+        moved = [float(a[metric] - b[metric]) / (2 * step) for a, b in zip(more, less, strict=True)]
         influences = cases.cells("argmax", COSTS).measured(metric).influences[0]
         counted = [value for value in moved if value or metric not in OF_EMERGENCIES]
         assert influences == pytest.approx(counted, abs=1e-8), metric
@@ -122,7 +119,7 @@ def test_the_error_of_an_auroc_is_that_of_obuchowski():
     assert rows(cases)[ED_AUROC]["standard_error"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_neither_the_order_of_cases_nor_that_of_seeds_matters():
+def test_neither_the_order_of_cases_nor_that_of_seeds_matters_and_one_whose_rule_was_not_applied_is_left_out():
     cases = random_cases(7, models=6)
     order = np.random.default_rng(0).permutation(len(cases.truth))
     names = np.random.default_rng(1).permutation(60)
@@ -130,26 +127,28 @@ def test_neither_the_order_of_cases_nor_that_of_seeds_matters():
         cases.truth[order], cases.decided["argmax"][:, order], names[cases.unit[order]], cases.p_ed[:, order],
         cases.losses[:, order],
     )  # fmt: skip
+    others = rows(shuffled, [2, 0, 1])
     for metric, row in rows(cases, [0, 1, 2]).items():
-        other = rows(shuffled, [2, 0, 1])[metric]
-        assert all(
-            other[name] == (pytest.approx(value, abs=1e-9) if isinstance(value, float) else value)
-            for name, value in row.items()
-        ), metric
+        numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+        assert {name: others[metric][name] for name in numbers} == pytest.approx(numbers, abs=1e-9), metric
+        assert {**others[metric], **numbers} == row
+
+    two = rows(cases, [0, 2])["accuracy"]["difference"]
+    cases.decided["argmax"][3] = -1
+    row = rows(cases, [0, 1, 2])["accuracy"]
+    assert (row["seeds"], row["difference"]) == (2, pytest.approx(two))
+    assert rows(cases, [1])["accuracy"]["note"] == "not available: the rule could not be applied on both sides"
 
 
-def test_without_groups_cases_are_the_units_and_the_row_says_so():
-    cases = random_cases(1)
-    row = rows(judged(cases.truth, cases.decided["argmax"]))["accuracy"]
-    assert (row["groups"], row["freedom"]) == (None, len(cases.truth) - 1)
-    assert row["note"].startswith("cases have no groups and count as independent")
-
-
-def test_cases_that_repeat_within_groups_give_the_interval_of_one_of_each():
+def test_cases_that_repeat_within_groups_give_the_interval_of_one_of_each_and_without_groups_all_count():
     cases = random_cases(4, groups=100, size=1)
     nine = judged(np.repeat(cases.truth, 9), np.repeat(cases.decided["argmax"], 9, axis=1), np.repeat(cases.unit, 9))
     single, repeated = (rows(one)["macro_f1"] for one in (cases, nine))
     assert (single["low"], single["high"]) == pytest.approx((repeated["low"], repeated["high"]))
+
+    row = rows(judged(nine.truth, nine.decided["argmax"]))["accuracy"]
+    assert (row["groups"], row["freedom"]) == (None, 900 - 1)
+    assert row["note"].startswith("cases have no groups and count as independent")
 
 
 def test_models_that_decide_alike_have_no_width_but_for_proportions_of_one_pair():
@@ -176,39 +175,33 @@ def test_tangos_interval_counts_where_hardly_a_case_differs(wrong, is_wider):
 
 def test_few_groups_a_label_that_never_occurs_and_no_costs_have_their_reasons():
     cases = random_cases(1)
-    few = rows(judged(cases.truth, cases.decided["argmax"], cases.unit % 9))
+    decided = cases.decided["argmax"]
+    few = rows(judged(cases.truth, decided, cases.unit % 9))
     assert all(row["low"] is None and row["difference"] is not None for row in few.values())
     assert few["accuracy"]["note"].endswith("no interval: 9 groups are too few (it needs 10)")
     assert few["accuracy"]["verdict"] == "cannot conclude"
-
-    rare = np.where((cases.truth == 2) & (cases.unit > 5), 1, cases.truth)
-    rare = rows(judged(rare, cases.decided["argmax"], cases.unit))
+    rare = rows(judged(np.where((cases.truth == 2) & (cases.unit > 5), 1, cases.truth), decided, cases.unit))
     assert "groups of the rarest class are too few" in rare["macro_f1"]["note"] and rare["accuracy"]["low"] is not None
 
-    without_ed = rows(judged(np.maximum(cases.truth, 1), cases.decided["argmax"], cases.unit), costs=None)
-    for metric in ("ed_recall", "ed_f2", ED_AUROC):
-        assert without_ed[metric]["note"] == "not available: no ED case in the set"
-        assert (without_ed[metric]["value_4bit"], without_ed[metric]["low"]) == (None, None)
-    assert without_ed[COST]["note"] == "not available: no cost matrix was given"
+    without_ed = rows(judged(np.maximum(cases.truth, 1), decided, cases.unit), costs=None)
     only_ed = rows(judged(np.zeros(40, dtype=int), np.zeros((2, 40), dtype=int)))
-    assert only_ed[ED_AUROC]["note"] == "not available: no case but ED in the set"
-
-
-def test_a_seed_whose_rule_could_not_be_applied_on_a_side_is_left_out():
-    cases = random_cases(models=6)
-    cases.decided["argmax"][3] = -1
-    row = rows(cases, [0, 1, 2])["accuracy"]
-    assert (row["seeds"], row["difference"]) == (2, pytest.approx(rows(cases, [0, 2])["accuracy"]["difference"]))
-    assert rows(cases, [1])["accuracy"]["note"] == "not available: the rule could not be applied on both sides"
+    for of_set, metrics, reason in (
+        (without_ed, ("ed_recall", "ed_f2", ED_AUROC), "no ED case in the set"),
+        (without_ed, (COST,), "no cost matrix was given"),
+        (only_ed, (ED_AUROC,), "no case but ED in the set"),
+    ):
+        for metric in metrics:
+            row = of_set[metric]
+            assert (row["note"], row["value_4bit"], row["low"]) == (f"not available: {reason}", None, None)
 
 
 def test_discordant_cases_and_mcnemar_are_counted_among_ed_cases_for_ed_recall():
     truth = [0] * 8 + [1] * 4
-    four = [0] * 6 + [1, 2] + [1] * 4
-    eight = [1] * 6 + [0, 2] + [0] * 4
-    found = rows(judged(truth, [four, eight]))
-    assert [found["accuracy"][name] for name in ("b", "c", "cases")] == [10, 1, 12]
-    assert [found["ed_recall"][name] for name in ("b", "c", "cases")] == [6, 1, 8]
+    found = rows(judged(truth, [[0] * 6 + [1, 2] + [1] * 4, [1] * 6 + [0, 2] + [0] * 4]))
+    counts = {
+        metric: tuple(found[metric][name] for name in ("b", "c", "cases")) for metric in ("accuracy", "ed_recall")
+    }
+    assert counts == {"accuracy": (10, 1, 12), "ed_recall": (6, 1, 8)}
     assert found["ed_recall"]["mcnemar_p"] == pytest.approx(2 * (1 + 7) / 2**7)
     by_hand = {(6, 0): 0.03125, (0, 5): 0.0625, (0, 0): 1.0, (3, 3): 1.0}
     assert {pair: mcnemar(*pair) for pair in by_hand} == pytest.approx(by_hand)

@@ -42,15 +42,13 @@ def test_rows_in_are_rows_out_loading_again_does_nothing_and_new_content_leaves_
     rows = evaluation("e1", "t1")
     folder = write_landing(tmp_path, "e1", "evaluation", rows)
     assert load_landing(folder)
-
-    with reading() as con:
-        for name in FACTS["evaluation"].tables:
-            loaded = con.sql(f"FROM {name}").fetchall()
-            assert sorted(map(repr, loaded)) == sorted(repr(tuple(row.values())) for row in rows.get(name, []))
-        landed = con.sql("FROM landed").fetchall()
-
+    for name in FACTS["evaluation"].tables:
+        loaded = query_rows(f"FROM {name}").rows
+        assert sorted(map(repr, loaded)) == sorted(repr(tuple(row.values())) for row in rows.get(name, []))
+    landed = query_rows("FROM landed").rows
     assert not load_landing(folder)
     assert query_rows("FROM landed").rows == landed
+
     load_landing(write_landing(tmp_path, "e2", "evaluation", evaluation("e2", "t1")))
     assert load_landing(write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1", FIVE[:3])))
     counts = query_rows("SELECT evaluation_id, count(*) FROM prediction GROUP BY 1 ORDER BY 1")
@@ -63,11 +61,9 @@ def test_what_was_seen_to_be_loaded_is_not_looked_for_again_until_the_file_chang
     with monkeypatch.context() as closed:
         closed.setattr("warehouse.load.current", None)
         assert not load_landing(folder)
-
     with duckdb.connect(str(warehouse_path())) as other:
         other.execute("UPDATE landed SET manifest_digest = 0")
     assert load_landing(folder), "another program has written the file"
-
     warehouse_path().unlink()
     assert load_landing(folder) and not load_landing(folder)
 
@@ -112,14 +108,14 @@ def test_a_broken_folder_is_refused_one_of_an_unknown_kind_is_counted_and_neithe
     assert "metric.parquet" in result.refused["e4"] and result.skipped == {"prophecy": 1}
 
 
-@pytest.mark.parametrize("table", ["prediction", "metric", "net_benefit"])
-def test_a_row_that_stands_twice_is_refused_though_no_index_does_it(table, tmp_path, monkeypatch):
+def test_a_row_that_stands_twice_is_refused_though_no_index_does_it(tmp_path, monkeypatch):
     monkeypatch.setattr("warehouse.landing.check", lambda landing: None)
     monkeypatch.setattr("warehouse.landing.refuse_equal_keys", lambda *_: None)
-    rows = evaluation("e1", "t1")
-    rows[table] += rows[table][:1]
-    with pytest.raises(BadInput, match=r"evaluation_id, .* = e1, .* is there twice"):
-        load_landing(write_landing(tmp_path, "e1", "evaluation", rows))
+    for table in ("prediction", "metric", "net_benefit"):
+        rows = evaluation("e1", "t1")
+        rows[table] += rows[table][:1]
+        with pytest.raises(BadInput, match=rf"Table {table} .*evaluation_id, .* = e1, .* is there twice"):
+            load_landing(write_landing(tmp_path, "e1", "evaluation", rows))
 
 
 def test_neither_the_order_of_loading_nor_that_of_rows_nor_loading_together_matters(tmp_path):
@@ -149,18 +145,21 @@ def test_a_pair_follows_its_newest_sides_and_goes_when_both_are_judged_again_or_
     """What was the newest keeps its figures: a sweep that asks for it again shows them."""
     load_pair(tmp_path)
 
+    def land(id, kind, rows):
+        load_landing(write_landing(tmp_path, id, kind, rows))
+
     def pairs(only="SEMI JOIN matched_pair USING (evaluation_4bit, evaluation_8bit)"):
         return query_rows(f"SELECT DISTINCT evaluation_4bit, evaluation_8bit FROM pair_metric {only} ORDER BY ALL").rows
 
     assert pairs() == pairs(only="") == [("e4", "e8")]
-    load_landing(write_landing(tmp_path, "t4b", "training", training("t4b", 4, day=9)))
-    load_landing(write_landing(tmp_path, "e4b", "evaluation", evaluation("e4b", "t4b")))
+    land("t4b", "training", training("t4b", 4, day=9))
+    land("e4b", "evaluation", evaluation("e4b", "t4b"))
     assert pairs() == [("e4b", "e8")] and pairs(only="") == [("e4", "e8"), ("e4b", "e8")]
     for id, training_id in (("e4b", "t4b"), ("e8", "t8")):
         again = evaluation(f"{id}-again", training_id, scores_id=id, scoring_version=99)
-        load_landing(write_landing(tmp_path, f"{id}-again", "evaluation", again))
+        land(f"{id}-again", "evaluation", again)
     assert pairs() == [("e4b-again", "e8-again")]
-    load_landing(write_landing(tmp_path, "t8", "training", training("t8", 8, status="failed", error="out of disk")))
+    land("t8", "training", training("t8", 8, status="failed", error="out of disk"))
     assert pairs() == pairs(only="") == []
 
 

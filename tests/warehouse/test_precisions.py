@@ -72,6 +72,8 @@ def test_every_precision_stands_against_the_reference_of_its_arm(landed):
         ("from bf16", "2bit", "bf16", "r1"), ("from bf16", "8bit", "bf16", "r1"),
         ("own", "4bit", "bf16", "r1"), ("own", "mxfp4", "bf16", "r1"),
     ]  # fmt: skip
+    changes = set(query("FROM flips WHERE base_model = 'smol'").change)
+    assert changes == {"adapter moved from bf16 to 8bit", "adapter moved from bf16 to 2bit"}
     assert_sound()
 
 
@@ -99,35 +101,29 @@ def test_a_moved_adapter_waits_for_its_training_and_is_compared_by_the_threshold
 def test_its_figures_and_intervals_are_those_of_its_pair_by_the_rule_of_the_metric(landed):
     row = query("FROM precision_comparison WHERE evaluation_id = 'e-4bit'").iloc[0]
     figures = query("FROM reference_metric").set_index(["evaluation_id", "rule", "metric"])
-    for metric, rule, place in (
-        ("accuracy", "argmax", 1), ("ed_recall", "primary", 2), ("macro_f1", "primary", 2), ("ed_f2", "primary", 2),
-        ("over_triage", "primary", 2), ("loss", "argmax", 1),
-    ):  # fmt: skip
+    for metric in ("accuracy", "ed_recall", "macro_f1", "ed_f2", "over_triage", "loss"):
+        rule = "argmax" if metric in ("accuracy", "loss") else "primary"
         expected = figures.loc[row.evaluation_id, rule, metric]
-        assert (
-            row[metric] == pytest.approx(expected["value"]) and row[f"reference_{metric}"] == expected.reference_value
-        )
+        assert row[metric] == pytest.approx(expected["value"])
+        assert row[f"reference_{metric}"] == expected.reference_value
         ends = (row[f"{metric}_low"], row[f"{metric}_high"])
         assert ends == pytest.approx((expected.low, expected.high), nan_ok=metric == "loss"), "the losses are equal"
-        if metric != "loss":
-            assert row[f"{metric}_verdict"] == expected.verdict
-        if metric == "accuracy":
-            assert row[metric] == pytest.approx(np.mean([case[0] == case[place] for case in landed["4bit"]]))
+        assert metric == "loss" or row[f"{metric}_verdict"] == expected.verdict
+    assert row.accuracy == pytest.approx(np.mean([case[0] == case[1] for case in landed["4bit"]]))
     assert row.loss_diff == pytest.approx(0) and row.stored_bytes == 4500 and row.reference_stored_bytes == 16000
 
 
 def test_the_frontier_is_what_no_other_precision_beats(landed):
-    columns = "* REPLACE (coalesce(dominated_by, '') AS dominated_by)"
-    rows = query(f"SELECT {columns} FROM frontier WHERE base_model = 'five'")
+    rows = query("FROM frontier WHERE base_model = 'five'")
     assert list(rows.precision) == sorted(BYTES, key=lambda name: -BYTES[name]), "from the largest to the smallest"
     assert rows.dominated.nunique() == 2
     points = {row.precision: (-row.stored_bytes, row.ed_recall, row.macro_f1) for row in rows.itertuples()}
-
-    for row in rows.itertuples():
-        own_value = points[row.precision]
-        at_least = [name for name, p in points.items() if all(a >= b for a, b in zip(p, own_value, strict=True))]
-        better = {name for name in at_least if points[name] != own_value}
-        assert set(row.dominated_by.split(", ")) - {""} == better and row.dominated == bool(better)
+    for precision, own, names, dominated in zip(
+        rows.precision, points.values(), rows.dominated_by.fillna(""), rows.dominated, strict=True
+    ):
+        at_least = {name for name, p in points.items() if all(a >= b for a, b in zip(p, own, strict=True))}
+        better = {name for name in at_least if points[name] != own}
+        assert set(names.split(", ")) - {""} == better and dominated == bool(better), precision
 
 
 def test_another_format_with_as_many_bits_is_no_part_of_4_against_8_bits(tmp_path):
@@ -155,11 +151,6 @@ def test_weights_that_were_quantised_before_are_named_and_every_row_says_what_do
     assert plane["model"] == ["q4 unpacked Q4_1 r1 s42", "q4 8bit r1 s42", "q4 mxfp4 r1 s42"]
     assert set(against["against"]) == {"unpacked Q4_1"}
     assert set(leaderboard(study)["experiment"]) == {"q4-bf16", "q4-8bit", "q4-mxfp4"}
-
-
-def test_a_moved_adapter_is_named_by_its_precisions_in_the_flips(landed):
-    changes = set(query("FROM flips WHERE base_model = 'smol'").change)
-    assert changes == {"adapter moved from bf16 to 8bit", "adapter moved from bf16 to 2bit"}
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +190,7 @@ def test_a_row_is_the_mean_over_the_adapters_of_one_source_precision_against_any
     pools = [("from 4bit", "4bit"), ("from 4bit", "mxfp4"), ("from 8bit", "8bit"), ("from 8bit", "mxfp4")]
     assert list(dict.fromkeys(key[:2] for key in rows)) == pools
     assert {key[:2] for key in by_pool("other")} == {("from 4bit", "4bit")}, "test sets are kept apart"
+    assert len(query("FROM precision_comparison WHERE recipe = 'r3'")) == 1, "trainings at a precision have no mean"
 
     row = rows["from 4bit", "mxfp4", "argmax", "accuracy"]
     pairs = query("FROM precision_comparison WHERE adapter = 'from 4bit' AND precision = 'mxfp4'")
@@ -221,8 +213,3 @@ def test_a_row_is_the_mean_over_the_adapters_of_one_source_precision_against_any
     table = fidelity(study).tables[0]
     assert table["precision"] == [f"smol {precision} r1 {adapter}" for adapter, precision in pools]
     assert table["adapters"] == ["2"] * 4 and table["accuracy"][1].startswith(f"{row['difference']:+.3f} [")
-
-
-def test_trainings_at_a_precision_have_no_mean_over_adapters(by_pool):
-    assert len(query("FROM precision_comparison WHERE recipe = 'r3'")) == 1
-    assert {row["recipe"] for row in adapter_rows()} == {"r1"}
