@@ -1,6 +1,4 @@
-"""A made-up study for tests: scores drawn with a fixed seed, judged and landed as those
-of a sweep.
-"""
+"""A made-up study for tests: scores drawn with a fixed seed, judged and landed as those of a sweep."""
 
 from __future__ import annotations
 
@@ -15,13 +13,7 @@ from tasks.corpus.manifest import SetEntry
 from tasks.grids.grid import known_models, load_grid
 from tasks.judging.decision_rules import record_rules
 from tasks.judging.evaluation_rows import Evaluation, judged_rows
-from tasks.judging.scores_folder import (
-    DropoutPasses,
-    EvaluationScores,
-    ScoredCase,
-    ScoresManifest,
-    probability_table,
-)
+from tasks.judging.scores_folder import DropoutPasses, EvaluationScores, ScoredCase, ScoresManifest, probability_table
 from tasks.spec import LABELS, ExperimentSpec, evaluation_id, experiments, short_digest
 from tasks.tuning.rows import cell_columns
 from tests.warehouse.rows import full, training
@@ -83,9 +75,7 @@ class SyntheticStudy:
         write_landing(root, "sweep-synthetic", "sweep", {"sweep": [sweep], "sweep_member": members})
 
     def land_experiment(self, root: Path, spec: ExperimentSpec, number: int) -> tuple[str, str]:
-        """Write the landing folders of experiment `number`; returns the ids of training and
-        evaluation.
-        """
+        """Write the landing folders of experiment `number`; returns the ids of training and evaluation."""
         id = f"{spec.cell_id}-{short_digest({'number': number})}"
         scores_id = f"{id}-e{short_digest({'cases': self.cases})}"
         bits = spec.bits or 16

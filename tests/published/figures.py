@@ -19,9 +19,7 @@ from tests.place import ROOT
 from warehouse.comparison.crossed import in_words
 
 FOLDER = ROOT / "warehouse" / "published"
-TABLES: list[dict[str, Any]] = tomllib.loads((Path(__file__).with_name("tables.toml")).read_text(encoding="utf-8"))[
-    "table"
-]
+TABLES: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("tables.toml").read_text("utf-8"))["table"]
 # The rows of a study, by the name of their file; `$study` is its name.
 VIEWS = {
     "leaderboard": "FROM leaderboard_of(evaluations_of($study))",
@@ -36,21 +34,15 @@ USING first(value) AS value, first(low) AS low, first(high) AS high
 """
 # A row per model with columns such as argmax_accuracy_value, argmax_accuracy_low and argmax_accuracy_high.
 WIDE = {
-    "by_rule": _WIDE.format(
-        name="by_rule",
-        rows="""
+    "by_rule": """
 SELECT recipe, seed, precision, rule, metric, value, low, high
 FROM leaderboard JOIN metric USING (evaluation_id)
 """,
-    ),
-    "beside_linear": _WIDE.format(
-        name="beside_linear",
-        rows="""
+    "beside_linear": """
 SELECT recipe, precision, rule, metric, difference AS value, low, high FROM linear_comparison
 UNION ALL
 SELECT 'linear', NULL, rule, metric, linear_value, NULL, NULL FROM linear_comparison
 """,
-    ),
 }
 SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}  # what a README shows in another unit than the view
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
@@ -70,9 +62,7 @@ class ReadmeFigure:
 
 
 def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
-    """Every figure of the tables that `tables.toml` names. Raises ValueError where a table, a line or a column is not
-    there.
-    """
+    """Every figure of the tables that `tables.toml` names. Raises ValueError where a table, line or column is missing."""
     for entry in TABLES:
         with duckdb.connect(":memory:") as con:
             for path in (FOLDER / entry["study"]).glob("*.parquet"):
@@ -80,7 +70,7 @@ def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
             if entry["rows_of"] in WIDE:
                 metrics = FOLDER / entry["study"] / "landing" / "metric.parquet"
                 con.execute(f"CREATE VIEW metric AS FROM read_parquet('{metrics}')")
-                con.execute(WIDE[entry["rows_of"]])
+                con.execute(_WIDE.format(name=entry["rows_of"], rows=WIDE[entry["rows_of"]]))
 
             table = read_table(root / entry["file"], entry["first_column"], set(entry["columns"]))
             if different := sorted(set(entry["rows"]) ^ set(table)):

@@ -1,5 +1,4 @@
-"""Write what is published of a study, from the warehouse of this home:
-`uv run python -m tests.published.write STUDY`.
+"""Write what is published of a study, from the warehouse of this home: `uv run python -m tests.published.write STUDY`.
 
 That is the rows behind the READMEs' tables as Parquet, and a pack of the study's landing folders, which another machine
 takes over (`triage warehouse merge`) to add a seed: an interval over trainings and groups needs the cases of every pair.
@@ -122,20 +121,15 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
 
 
 def rows_beside_linear(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Each recipe at each precision minus the linear baseline, over its trainings and the groups of
-    cases: a row per rule and metric.
-    """
-    found = con.execute(_BESIDE_LINEAR, {"ids": ids}).fetchall()
-    pairs = [pair for *_, pairs in found for pair in pairs]
+    """Each recipe at each precision minus the linear baseline, over its trainings and groups: a row per rule and metric."""
+    pairs: list[list[str]] = []
+    recipes = []
+    for *names, of_recipe in con.execute(_BESIDE_LINEAR, {"ids": ids}).fetchall():
+        name = dict(zip(("base_model", "recipe", "precision", "seed_group"), names, strict=True))
+        recipes.append((name, range(len(pairs), len(pairs) + len(of_recipe))))
+        pairs += of_recipe
     if not pairs:
         return []
-
-    recipes = []
-    first = 0
-    for *names, of_recipe in found:
-        name = dict(zip(("base_model", "recipe", "precision", "seed_group"), names, strict=True))
-        recipes.append((name, range(first, first + len(of_recipe))))
-        first += len(of_recipe)
 
     cases = judged_cases(con, [id for pair in pairs for id in pair])
     rows = differences(cases, recipes, ("argmax", "target_recall"), (*METRICS, ED_AUROC))
@@ -144,9 +138,8 @@ def rows_beside_linear(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> li
 
 
 def _publish_means(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """The means over adapters, the figures of each metric in columns of its name; one of more adapters, which another
-    machine published, stays.
-    """
+    """The means over adapters, each metric in columns of its name; one of more adapters, which another machine
+    published, stays."""
     measured: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         if row["rule"] != RULE_OF.get(row["metric"], "primary"):

@@ -95,9 +95,15 @@ def judged(cases: tuple[tuple[str, str, str], ...], groups: bool) -> dict[str, l
 
 
 def evaluation(
-    id: str, training_id: str, cases: list[tuple[str, str, str]] = FIVE, groups: bool = False, **values: Any
+    id: str,
+    training_id: str,
+    cases: list[tuple[str, str, str]] = FIVE,
+    groups: bool = False,
+    target: float | None = None,
+    **values: Any,
 ) -> dict[str, list[dict[str, Any]]]:
-    """`cases`: label, argmax, decision of each. Metrics and gates are those of tasks/scoring."""
+    """`cases`: label, argmax, decision of each, by a threshold that was chosen for `target`. Metrics and gates are those of
+    tasks/scoring."""
     base = {
         "scores_id": id, "training_id": training_id, "evaluation_set": "test", "set_digest": "set", "cases": len(cases),
         "has_groups": groups, "primary_rule": "target_recall", "scoring_version": SCORING_VERSION,
@@ -107,6 +113,8 @@ def evaluation(
     made = judged(tuple(map(tuple, cases)), groups)
     rows = {table: [row | {"evaluation_id": id} for row in of_table] for table, of_table in made.items()}
     rows["evaluation"][0] |= base | values
+    for rule in rows["decision_rule"]:
+        rule["target"] = target if rule["rule"] == "target_recall" else None
     return rows
 
 
@@ -117,11 +125,13 @@ def land_arm(
     cases: list[Any] = FIVE,
     groups: bool = False,
     on: str = "set",
+    of_evaluation: dict[str, Any] | None = None,
     **values: Any,
 ) -> None:
     """A training `tID`, and its evaluation `eID` on the test set `on`."""
     write_landing(root, f"t{id}", "training", training(f"t{id}", bits, **values))
-    write_landing(root, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases, groups, set_digest=on))
+    rows = evaluation(f"e{id}", f"t{id}", cases, groups, **{"set_digest": on, **(of_evaluation or {})})
+    write_landing(root, f"e{id}", "evaluation", rows)
 
 
 def land_pair(

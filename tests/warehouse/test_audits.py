@@ -1,5 +1,3 @@
-"""Audits: silent on honest results, and each finds the defect it is for."""
-
 import pytest
 
 from tasks.spec import LABELS
@@ -15,6 +13,7 @@ DROPOUT = (
     "INSERT INTO mc_dropout BY NAME SELECT 'e4' AS evaluation_id, 'c00000' AS case_id, 50 AS passes, 'ED' AS majority, "
     "1 AS confidence, 0 AS entropy_nats, 0.5 AS p_ed, 0.3 AS p_gp, 0.1 AS p_home, false AS review"
 )
+UNSCALED = "temperature = 1, bias_ed = 0, bias_gp = 0, bias_home = 0"
 DEFECTS = {
     "orphan_rows": [
         "DELETE FROM experiment WHERE training_id = 't4'",
@@ -29,13 +28,8 @@ DEFECTS = {
             for table in ("prediction", "metric", "gate", "cost", "decision_count")
         ),
     ],
-    "probabilities_sum_to_one": [
-        "UPDATE prediction SET p_gp = p_gp + 0.00001 WHERE case_id = 'c00001'",
-        DROPOUT,
-    ],
-    "argmax_is_most_probable": [
-        "UPDATE prediction SET p_ed = 0.1, p_gp = 0.8 WHERE argmax = 'ED'",
-    ],
+    "probabilities_sum_to_one": ["UPDATE prediction SET p_gp = p_gp + 0.00001 WHERE case_id = 'c00001'", DROPOUT],
+    "argmax_is_most_probable": ["UPDATE prediction SET p_ed = 0.1, p_gp = 0.8 WHERE argmax = 'ED'"],
     "counts_agree": [
         "UPDATE evaluation SET cases = 7 WHERE evaluation_id = 'e4'",
         "UPDATE evaluation SET accuracy = 0 WHERE evaluation_id = 'e4'",
@@ -95,8 +89,7 @@ DEFECTS = {
         "UPDATE evaluation SET threshold = 0.8; UPDATE decision_rule SET threshold = 0.8",
         "UPDATE prediction SET decision = 'HOME' WHERE case_id = 'c00001'",
         "UPDATE decision_rule SET threshold = 0.1 WHERE rule = 'target_recall'",
-        "UPDATE decision_rule SET temperature = 1, bias_ed = 0, bias_gp = 0, bias_home = 0 WHERE rule = 'min_cost'; "
-        "UPDATE prediction SET min_cost = 'GP'",
+        f"UPDATE decision_rule SET {UNSCALED} WHERE rule = 'min_cost'; UPDATE prediction SET min_cost = 'GP'",
     ],
     "judgements_agree": [
         "UPDATE reliability SET n = n + 1 WHERE low = 0",
@@ -114,10 +107,7 @@ DEFECTS = {
         "UPDATE net_benefit SET over_always_ed_low = 2",
         "DELETE FROM net_benefit WHERE evaluation_id = 'e8'",
     ],
-    "latest_judging": [
-        "INSERT INTO judged_again VALUES ('e4', 'e8')",
-        "UPDATE evaluation SET scores_id = 'e4'",
-    ],
+    "latest_judging": ["INSERT INTO judged_again VALUES ('e4', 'e8')", "UPDATE evaluation SET scores_id = 'e4'"],
     "pairs_agree": [
         "INSERT INTO reference_metric BY NAME SELECT 'e4' AS evaluation_id, 'e8' AS reference_evaluation, 'argmax' AS "
         "rule, 'accuracy' AS metric, 1 AS cases",
@@ -169,6 +159,10 @@ def con(honest):
 def test_honest_results_pass_every_audit_and_each_has_a_defect_that_it_finds(con):
     assert run_audits(con) == dict.fromkeys(AUDITS, 0)
     assert DEFECTS.keys() == AUDITS
+    # p(ED) is at least 0.1 everywhere, and an emergency missed costs fifty times what a case sent too high does.
+    con.execute("UPDATE prediction SET min_cost = 'ED'")
+    con.execute(f"UPDATE decision_rule SET {UNSCALED} WHERE rule = 'min_cost'")
+    assert offending_rows(con, "rules_before_test") == 0
 
 
 @pytest.mark.parametrize(("audit", "defect"), [(audit, sql) for audit, several in DEFECTS.items() for sql in several])
@@ -177,25 +171,15 @@ def test_a_planted_defect_is_found(audit, defect, con):
     assert offending_rows(con, audit) > 0
 
 
-def test_the_least_expected_cost_is_what_the_audit_expects_to_be_decided(con):
-    """p(ED) is at least 0.1 everywhere, and an emergency missed costs fifty times what a case sent too high does."""
-    con.execute("UPDATE prediction SET min_cost = 'ED'")
-    con.execute(
-        "UPDATE decision_rule SET temperature = 1, bias_ed = 0, bias_gp = 0, bias_home = 0 WHERE rule = 'min_cost'"
-    )
-    assert offending_rows(con, "rules_before_test") == 0
-
-
 def test_the_confusion_matrix_has_nine_cells_for_each_rule_that_decided(con):
     rows = con.execute("SELECT * FROM confusion_matrix WHERE evaluation_id = 'e4'").fetchall()
-    cells = {(rule, label, decision): cases for _, rule, label, decision, cases in rows}
-    assert len(rows) == len(cells) == 27 and {rule for rule, *_ in cells} == {"primary", "argmax", "target_recall"}
-
-    for rule, place in (("argmax", 1), ("target_recall", 2), ("primary", 2)):
-        for label in LABELS:
-            for decision in LABELS:
-                expected = sum(c[0] == label and c[place] == decision for c in FIVE * 6)
-                assert cells[rule, label, decision] == expected
+    expected = {
+        (rule, label, decision): sum(c[0] == label and c[place] == decision for c in FIVE * 6)
+        for rule, place in (("argmax", 1), ("target_recall", 2), ("primary", 2))
+        for label in LABELS
+        for decision in LABELS
+    }
+    assert len(rows) == len(expected) == 27 and {tuple(row[1:4]): row[4] for row in rows} == expected
 
 
 def test_neither_an_experiment_that_failed_nor_a_case_without_a_group_is_an_offence(tmp_path):

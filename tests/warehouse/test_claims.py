@@ -1,5 +1,3 @@
-"""`triage sql claims`: rows that support a sentence, rows that refute it, and a warehouse without rows."""
-
 from functools import cache
 
 import duckdb

@@ -1,5 +1,3 @@
-"""Where the warehouse file is, who may open it, and which errors are retried."""
-
 import subprocess
 import sys
 import threading

@@ -1,5 +1,3 @@
-"""Every named question is documented, ordered and runs; mistakes in names and values are sentences."""
-
 import re
 from datetime import datetime
 

@@ -1,5 +1,3 @@
-"""The crossed interval: worked by hand, against loops, its floors, and what more trainings or groups would do."""
-
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,7 +1,3 @@
-"""Metrics of two sides and their intervals, against scikit-learn, statsmodels, numerical derivatives and hand-worked
-values.
-"""
-
 import math
 
 import numpy as np

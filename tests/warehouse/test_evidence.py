@@ -9,14 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from tasks.judging.uncertainty import judge_review
-from tests.warehouse.rows import (
-    COSTS,
-    FIVE,
-    evaluation,
-    full,
-    land_arm,
-    land_pair,
-)
+from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_arm, land_pair
 from tests.warehouse.test_views import pair_of_cases, random_cases
 from warehouse.cookbook import named_query
 from warehouse.landing import write_landing
@@ -37,26 +30,19 @@ def scenario(name: str) -> dict[str, str]:
     return {"base_model": name, "on": name}
 
 
-def dropout_row(id, i, review, entropy=0.5):
-    return full(
-        "mc_dropout", evaluation_id=id, case_id=f"c{i:05}", passes=50, majority="ED", confidence=0.8, entropy_nats=entropy,
-        p_ed=1.0, p_gp=0.0, p_home=0.0, review=review,
-    )  # fmt: skip
-
-
-def with_dropout(id, training_id, cases, flags, set_digest):
+def with_dropout(id, cases, flags, set_digest):
+    """An evaluation with a flag and an entropy of its first cases."""
     rows = evaluation(
-        id, training_id, cases, mc_status="available", mc_reason=None, mc_cases=len(flags), mc_passes=50,
+        f"e{id}", f"t{id}", cases, mc_status="available", mc_reason=None, mc_cases=len(flags), mc_passes=50,
         set_digest=set_digest,
     )  # fmt: skip
-    rows["mc_dropout"] = [dropout_row(id, i, bool(flag), float(entropy)) for i, (flag, entropy) in enumerate(flags)]
-    return rows
-
-
-def at_target(rows, target):
-    """An evaluation by a threshold that was chosen for a target."""
-    for row in rows["decision_rule"]:
-        row["target"] = target if row["rule"] == "target_recall" else None
+    rows["mc_dropout"] = [
+        full(
+            "mc_dropout", evaluation_id=f"e{id}", case_id=f"c{i:05}", passes=50, majority="ED", confidence=0.8,
+            entropy_nats=float(entropy), p_ed=1.0, p_gp=0.0, p_home=0.0, review=bool(flag),
+        )
+        for i, (flag, entropy) in enumerate(flags)
+    ]  # fmt: skip
     return rows
 
 
@@ -79,20 +65,17 @@ def file(tmp_path_factory):
     land_pair(root, CONSTANT, CONSTANT, name="-constant", **scenario("constant"))
     land_pair(root, *FLIPS, name="-flips", **scenario("flips"))
 
-    land_pair(root, *UNPRICED, name="-unpriced", **scenario("unpriced"))
-    for bits, cases in zip((4, 8), UNPRICED, strict=True):
-        id = f"{bits}-unpriced"
-        land_judged(evaluation(f"e{id}", f"t{id}", cases, cost_matrix=None, set_digest="unpriced"))
+    land_pair(root, *UNPRICED, name="-unpriced", of_evaluation={"cost_matrix": None}, **scenario("unpriced"))
 
     eight = [("ED", "ED", "ED")] * 4
     four = [("ED", "GP", "GP"), ("ED", "GP", "GP"), ("ED", "ED", "ED"), ("ED", "GP", "GP")]
     land_pair(root, four, eight, name="-review", **scenario("review"))
     for bits, cases, flagged in ((4, four, (True, False)), (8, eight, (False, False))):
         flags = [(flag, 0.5) for flag in flagged]
-        land_judged(with_dropout(f"e{bits}-review", f"t{bits}-review", cases, flags, "review"))
+        land_judged(with_dropout(f"{bits}-review", cases, flags, "review"))
 
     land_arm(root, "uncertain", 4, UNCERTAIN, cell_id="uncertain", **scenario("uncertain"))
-    rows = with_dropout("euncertain", "tuncertain", UNCERTAIN, [(h > 0.3, h) for h in ENTROPY], "uncertain")
+    rows = with_dropout("uncertain", UNCERTAIN, [(h > 0.3, h) for h in ENTROPY], "uncertain")
     for row, p in zip(rows["prediction"], P.tolist(), strict=True):
         row |= dict(zip(("p_ed", "p_gp", "p_home"), p, strict=True))
     for table in ("reliability", "net_benefit", "conformal"):
@@ -112,10 +95,8 @@ def file(tmp_path_factory):
         ("e4-again", 0.5, moved, "t4", 6),
         ("em-moved-target", 0.96, moved, "tm", 7),
     ):
-        rows = evaluation(
-            id, f"{training_id}-moved-target", cases, created_at=datetime(2026, month, 2), set_digest="moved-target"
-        )
-        land_judged(at_target(rows, target))
+        values = {"target": target, "created_at": datetime(2026, month, 2), "set_digest": "moved-target"}
+        land_judged(evaluation(id, f"{training_id}-moved-target", cases, **values))
 
     rng = np.random.default_rng(0)
     labels = rng.choice(["ED", "GP", "HOME"], 120).tolist()
@@ -126,17 +107,14 @@ def file(tmp_path_factory):
         land_pair(root, *sides, name=f"-spread-{seed}", seed=seed, **scenario("spread"))
 
     for seed, costs in ((42, COSTS), (43, dict(reversed(COSTS.items())))):
-        land_pair(root, name=f"-prices-{seed}", seed=seed, **scenario("prices"))
-        for id in (f"4-prices-{seed}", f"8-prices-{seed}"):
-            land_judged(evaluation(f"e{id}", f"t{id}", cost_matrix=json.dumps(costs), set_digest="prices"))
+        values = {"of_evaluation": {"cost_matrix": json.dumps(costs)}, "seed": seed}
+        land_pair(root, name=f"-prices-{seed}", **scenario("prices"), **values)
 
     # Seed 42 was trained with another decay, say, or from another revision, under the same names.
     for what in ("settings_digest", "source_digest", "target"):
         for seed, value, target in ((42, "former", 0.5), (43, "present", 0.96), (44, "present", 0.96)):
-            values = {} if what == "target" else {what: value}
+            values = {"of_evaluation": {what: target}} if what == "target" else {what: value}
             land_pair(root, name=f"-{what}-{seed}", seed=seed, **scenario(what), **values)
-            for id in (f"4-{what}-{seed}", f"8-{what}-{seed}") if what == "target" else ():
-                land_judged(at_target(evaluation(f"e{id}", f"t{id}", set_digest=what), target))
 
     report = load_all(root, root / "w.duckdb")
     assert report.refused == {}

@@ -1,5 +1,3 @@
-"""Landing folders: complete or absent, typed, refused in a sentence when rows do not fit."""
-
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""Loading: idempotent, in any order, from several processes, and through kill -9."""
-
 import itertools
 import os
 import shutil

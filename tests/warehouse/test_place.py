@@ -1,5 +1,3 @@
-"""Where a warehouse may be, and a damaged one: a sentence with the remedy."""
-
 import random
 import subprocess
 import sys

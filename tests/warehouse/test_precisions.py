@@ -1,6 +1,3 @@
-"""Every precision against its reference, alone and as the mean over adapters: the views, and the figures that the loader
-keeps."""
-
 from datetime import datetime
 from pathlib import Path
 

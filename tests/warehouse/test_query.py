@@ -1,5 +1,3 @@
-"""Queries by people: they read, they cannot write or reach a file, and every mistake is a sentence."""
-
 import re
 from pathlib import Path
 

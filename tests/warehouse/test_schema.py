@@ -1,5 +1,3 @@
-"""Tables, views and comments of a new file, and what an opening changes in an older or newer one."""
-
 import re
 
 import duckdb
