@@ -26,7 +26,7 @@ RECIPES = {
 }
 
 
-def test_paper_is_exactly_sixty_distinct_experiments_with_the_recipes_of_the_protocol():
+def test_paper_is_exactly_sixty_distinct_experiments_with_the_recipes_and_settings_of_the_protocol():
     paper = load_grid("paper")
     ids = [cell.cell_id for cell in experiments(paper, known_models(paper))]
     models = ("smollm2-135m", "smollm2-360m", "gemma-3-270m")
@@ -36,16 +36,13 @@ def test_paper_is_exactly_sixty_distinct_experiments_with_the_recipes_of_the_pro
         r.name: (r.kind, r.learning_rate, r.batch_size, r.rank, r.scale, r.dropout, r.iterations, r.target_ed_recall)
         for r in paper.recipes
     } == RECIPES
-
-
-def test_paper_has_the_settings_of_the_protocol():
-    assert load_grid("paper").training.model_dump() == {
+    assert paper.training.model_dump() == {
         "group_size": 64, "num_layers": 16, "target_modules": ("self_attn.q_proj", "self_attn.v_proj"),
         "optimizer": "adamw", "weight_decay": 0.01, "warmup_ratio": 0.1, "max_tokens": 2048, "mask_prompt": True,
         "report_every": 50, "evaluate_every": 200,
         "decay": "none", "max_gradient_norm": None, "patience": None, "memory": None,
     }  # fmt: skip
-    assert load_grid("paper").scoring.mc_cases == "all"
+    assert paper.scoring.mc_cases == "all"
 
 
 MILD_COSTS = {label: {"ED": 1, "GP": 5 if label == "ED" else 1, "HOME": 5 if label == "ED" else 1} for label in COSTS}
@@ -81,11 +78,6 @@ def test_safety_recipes_share_costs_and_weights_and_standard_ones_have_none(name
     assert grid.scoring.cost_matrix == costs, "decisions of standard recipes are priced too"
 
 
-def test_gemma_has_the_cases_of_the_study():
-    study, gemma = load_grid("study"), load_grid("study_gemma")
-    assert (gemma.data, gemma.scoring.cost_matrix) == (study.data, study.scoring.cost_matrix)
-
-
 def test_the_recipes_of_the_ablation_differ_in_the_parts_of_the_safety_loss_alone():
     grid = load_grid("ablation")
     assert {r.name: (r.class_weights["ED"], r.cost_weight) for r in grid.recipes} == {
@@ -93,6 +85,9 @@ def test_the_recipes_of_the_ablation_differ_in_the_parts_of_the_safety_loss_alon
     }  # fmt: skip
     parts = {"name", "class_weights", "cost_weight"}
     assert len({str(r.model_dump(exclude=parts)) for r in grid.recipes}) == 1
+
+    study, gemma = load_grid("study"), load_grid("study_gemma")
+    assert (gemma.data, gemma.scoring.cost_matrix) == (study.data, study.scoring.cost_matrix)
 
 
 @pytest.fixture
@@ -123,22 +118,16 @@ def refusal(name: str, *sets: str) -> str:
             "dropout = 0.1", "droput = 0.1", "droput",
             ["unknown key 'recipe[2].droput'; did you mean 'dropout'? Allowed are ", "dropout, evaluate_every, iterations"],
         ),
-        ('source = "embedded"', 'sauce = "x"', "sauce", ["unknown key 'data.sauce'", "text_column"]),
         ("train = 48", "trian = 48", "trian", ["data.limits.trian", "'train', 'valid', 'calibration' or 'test'"]),
-        ("[safety]", "[safety]\nfoo = 1", "foo", ["unknown key 'safety.foo'", "class_weights, cost_matrix"]),
         ("GP = 2, HOME = 1 }", "GP = 2 }", "class_weights", ["safety.class_weights", "one for each of ED, GP, HOME"]),
         ("ED = 1, GP = 100", "ED = 200, GP = 100", "cost_matrix", ["safety.cost_matrix", "right decision costs more"]),
-        ("GP = { ED = 2, GP = 1, HOME = 10 }, ", "", "cost_matrix", ["safety.cost_matrix", "one for each of ED, GP, HOME"]),
-        ("ED = 5, GP = 2", "ED = 0, GP = 2", "class_weights", ["safety.class_weights", "greater than 0"]),
         ("dropout = 0.1", "dropout = 1.0", "dropout = 1.0", ["recipe[2].dropout = 1", "less than 1"]),
         ('"tiny-llama", "tiny-gemma3"', '"tiny-llama", "tiny-llama"', "models =", ["duplicate name tiny-llama"]),
         ('"tiny-gemma3"]', '"no-such"]', "models =", ["unknown base model 'no-such'", "known are", "smollm2-135m"]),
         ('name = "balanced_safe"', 'name = "baseline"', "[[recipe]]", ["recipe: duplicate name baseline"]),
-        ("bits = [4, 8]", "bits = [4, 4]", "bits", ["bits: duplicate name 4"]),
         ("bits = [4, 8]", "bits = [5]", "bits", ["bits[1] = 5 is not allowed", "4 or 8"]),
         ("seeds = [42]", "seeds = []", "seeds", ["at least one entry"]),
         ("learning_rate = 1e-3", "learning_rate = 0", "learning_rate", ["learning_rate = 0 is not allowed", "greater than 0"]),
-        ("learning_rate = 1e-3", "learning_rate = nan", "learning_rate", ["= NaN is not allowed"]),
         ("num_layers = 2", 'num_layers = "two"', "num_layers", ['"two" is not allowed', "valid integer"]),
         ("[safety]", "[prompt]\nversion = 3\n[safety]", "version =", ["prompt.version = 3 is not allowed", "1 or 2"]),
         (
@@ -148,14 +137,6 @@ def refusal(name: str, *sets: str) -> str:
         (
             "[safety]", "[prompt]\nanswers = { ED = 'home visit', GP = 'doctor', HOME = 'home' }\n[safety]", "answers",
             ["prompt.answers", "the answer 'home' for HOME starts that for ED ('home visit')"],
-        ),
-        (
-            "[safety]", "[prompt]\nanswers = { ED = \"a\\nb\", GP = 'doctor', HOME = 'home' }\n[safety]", "answers",
-            ["prompt.answers.ED", "one line of text"],
-        ),
-        (
-            "[safety]", f"[prompt]\nanswers = {{ ED = '{'a' * 41}', GP = 'doctor', HOME = 'home' }}\n[safety]", "answers",
-            ["prompt.answers.ED", "at most 40 characters"],
         ),
         ("mc_cases = 6", "mc_cases = 0", "mc_cases", ["scoring.mc_cases = 0", "equal to 3 or", "'all'"]),
         ("dropout = 0.0", "dropout = 0.0\ntarget_ed_recall = 0.9", "[[recipe]]", ["recipe[1]", "kind = 'safety'"]),
@@ -181,13 +162,10 @@ CLAIMING = SMOKE.replace("seeds = [42]", "seeds = [42, 43]").replace("[safety]",
     [
         ('recipe = "balanced', 'recipe = "balance', "recipe =", ["no recipe 'balance_safe'; name one of baseline, bal"]),
         ('base_model = "tiny', 'base_model = "tin', "base_model =", ["no base model 'tin-llama'; name one of tiny-llama, "]),
-        ("[safety]", "margin = 0\n[safety]", "margin =", ["primary.margin = 0 is not allowed", "greater than 0"]),
         ("[42, 43]", "[42]", "[primary]", ["primary.seeds", "two or more", "chance in training", "leave out [primary]"]),
         ("[safety]", "seeds = [43, 44]\n[safety]", "seeds = [43,", ["two or more seeds", "trained with (42, 43)"]),
-        ("[safety]", "seeds = [43, 43]\n[safety]", "seeds = [43,", ["primary.seeds: duplicate name 43"]),
         ("bits = [4, 8]", "bits = [8]", "[primary]", ["['4bit', '8bit'] cannot be compared", "grid trains at (8bit)"]),
         ("[safety]", 'sides = ["mxfp4", "8bit"]\n[safety]', "sides =", ["['mxfp4', '8bit'] cannot", "scoring.move_adapters"]),
-        ("[safety]", 'sides = ["4bit"]\n[safety]', "sides =", ["primary.sides", "needs two entries"]),
         ("[safety]", 'figures = ["recall"]\n[safety]', "figures =", ['primary.figures[1] = "recall"', "'accuracy', 'ed_recall'"]),
         ("[safety]", "metric = 1\n[safety]", "metric =", ["unknown key 'primary.metric'", "figures, margin, recipe, seeds"]),
     ],
@@ -216,11 +194,6 @@ def test_a_primary_claim_takes_its_recipes_seeds_and_adapters_that_the_grid_move
     assert cells[0] == cells[1], "it decides no experiment"
 
 
-def test_what_is_missing_altogether_has_no_line_but_is_named(grid_file):
-    assert "the grid has no 'name'; add it" in refusal(grid_file(""))
-    assert "has no 'recipe'" in refusal(grid_file(SMOKE[: SMOKE.index("[[recipe]]")]))
-
-
 def test_a_grid_may_bring_its_own_base_model_and_name_it(grid_file):
     source = '\n[[base_model]]\nname = "mine"\nlicence = "x"\nsources = [{ kind = "random", shape = "tiny-llama" }]\n'
     path = grid_file(SMOKE.replace('"tiny-llama"', '"mine"', 1) + source)
@@ -232,10 +205,9 @@ def test_a_grid_may_bring_its_own_base_model_and_name_it(grid_file):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"bits = [4, 8", "not valid TOML"),
         (b"bits = [4]\nbits = [8]\n", "line 2"),
         (b"# caf\xe9\n", "not valid TOML"),
-        (b"\x00\x01", "not valid TOML"),
+        (b"", "the grid has no 'name'; add it"),
     ],
 )
 def test_what_is_not_toml_is_refused_with_its_place(content, words, tmp_path):
@@ -247,13 +219,9 @@ def test_what_is_not_toml_is_refused_with_its_place(content, words, tmp_path):
     assert load_grid(str(path)).name == "smoke", "a byte order mark is no mistake"
 
 
-@pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", ".", "g" * 300, "g/" * 3000 + "x.toml"])
+@pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "g" * 300])
 def test_an_unknown_grid_lists_the_known_ones(name):
     assert "demo, paper, smoke, study, study_gemma, tuned" in refusal(name) and len(refusal(name)) < 400
-
-
-def test_as_many_experiments_as_can_be_run_are_planned():
-    assert len(select("smoke", [f"seeds={list(range(MOST_EXPERIMENTS // 8))}"]).cells) == MOST_EXPERIMENTS
 
 
 def test_a_recipe_may_have_seeds_of_its_own_which_change_no_other_id(grid_file):
@@ -272,27 +240,17 @@ SOURCES = "base_model=[{{name='mine', licence='x', sources=[{}]}}]"
     ("item", "words"),
     [
         ("", "not of the form key=value"),
-        ("training.num_layers", "not of the form key=value"),
         ("training.num_layers=abc", "--set training.num_layers=abc: training.num_layers"),
         ("training.bogus=3", "--set training.bogus=3: unknown key 'training.bogus'; allowed are decay, evaluate_every"),
-        ("bogus.x=3", "--set bogus.x=3: unknown key 'bogus'; allowed are allow_mirror, base_model"),
-        ("name.x=1", "goes below a key that holds a plain value"),
         ("recipe.scale=-1", "--set recipe.scale=-1: recipe[1].scale = -1 is not allowed"),
-        ("bits=[5]", "--set bits=[5]: bits[1] = 5"),
         ("training.target_modules=[]", "training.target_modules = [] is not allowed: needs at least one entry."),
-        ("recipe.target_modules=[]", "recipe[1].target_modules = [] is not allowed: needs at least one entry."),
         ("scoring.move_adapters=3", "scoring.move_adapters = 3 is not allowed: input should be true or false or"),
-        ("safety=3", "--set safety=3: safety = 3 is not allowed"),
         ('models=["no-such"]', "unknown base model 'no-such'"),
         (f"name={'n' * 300}", "at most 60 characters"),
-        (f"recipe.name={'n' * 300}", "at most 60 characters"),
         (f"seeds={list(range(100_000))}", "makes 800,000 experiments, and may have 10,000"),
         (f"seeds={[1, 1] * 50_000}", "seeds: duplicate name 1; each may appear once"),
-        ("recipe.seeds=[1, 1]", "recipe[1].seeds: duplicate name 1; each may appear once"),
         (SOURCES.format('{kind="ftp"}'), "sources[1]"),
-        (SOURCES.format('{path="x"}'), "kind is missing"),
         (SOURCES.format('{kind="folder", path="x", foo=1}'), "sources[1].foo'; allowed are kind, path"),
-        (SOURCES.format('{kind="hub"}'), "has no 'repo'"),
         (SOURCES.format('{kind="hub", repo="abc"}'), 'repo = "abc" is not allowed'),
     ],
     ids=lambda text: text[:40],
@@ -306,6 +264,7 @@ def test_overrides_reach_every_recipe_and_may_make_new_keys():
     grid = load_grid("smoke", ["recipe.iterations=3", "training.group_size=32", "seeds=[1, 2]", "name=other"])
     assert [r.iterations for r in grid.recipes] == [3, 3] and grid.training.group_size == 32
     assert grid.seeds == (1, 2) and grid.name == "other"
+    assert len(select("smoke", [f"seeds={list(range(MOST_EXPERIMENTS // 8))}"]).cells) == MOST_EXPERIMENTS
 
 
 @pytest.mark.parametrize("name", ["tuned", "demo"])
@@ -345,7 +304,6 @@ def test_a_selection_narrows_in_the_order_of_the_grid():
     ("narrowing", "words"),
     [
         ({"models": ["no-such"]}, "has no model no-such; there are gemma-3-270m"),
-        ({"models": ['a"b']}, 'has no model a"b; there are'),
         ({"bits": [3]}, "no bits 3; there are 4, 8"),
         ({"recipes": ["no-such"]}, "no recipe no-such; there are baseline, balanced_safe"),
         ({"seeds": [7]}, "no seed 7; there are 42"),

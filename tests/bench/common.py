@@ -69,10 +69,7 @@ def variant_of(model: str, bits: int) -> Path:
         raise BadInput(f"Unknown base model {model!r}; known are {', '.join(sorted(models))}.")
 
     job = QuantizeJob(
-        source=_source_of(models[model]),
-        root=home(),
-        precision=of_bits(bits),
-        group_size=Training().group_size,
+        source=_source_of(models[model]), root=home(), precision=of_bits(bits), group_size=Training().group_size
     )
     log = home() / "logs" / f"quantize-{model}-{bits}bit"
     made = run_child("tasks.models.convert:run_quantize", job.model_dump(mode="json"), log)

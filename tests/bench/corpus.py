@@ -11,13 +11,7 @@ import pandas as pd
 import typer
 
 from tasks.judging.intervals import percentile_interval, resample_totals, unit_codes
-from tasks.judging.point_metrics import (
-    MIN_UNITS,
-    Floats,
-    confusion_cells,
-    label_codes,
-    metric_values,
-)
+from tasks.judging.point_metrics import MIN_UNITS, Floats, confusion_cells, label_codes, metric_values
 from tasks.runtime.errors import BadInput
 from tests.bench.common import print_rows, run
 from warehouse.query import query
@@ -52,21 +46,15 @@ def corpus(study: Annotated[str, typer.Argument(help="study in the warehouse")])
     """Compare each model of a study with the linear model of the same cases."""
     rows = []
     for pair in query(MODELS, {"study": study}).itertuples():
-        model, baseline = (
-            query(DECISIONS, {"evaluation": id}) for id in (pair.evaluation_id, pair.baseline)
-        )
+        model, baseline = (query(DECISIONS, {"evaluation": id}) for id in (pair.evaluation_id, pair.baseline))
         rows.append(figures(pair.evaluation_set, pair.model, model, baseline))
 
     if not rows:
-        raise BadInput(
-            f"The warehouse has no model of {study} beside a linear one; sweep it first."
-        )
+        raise BadInput(f"The warehouse has no model of {study} beside a linear one; sweep it first.")
     print_rows("Most probable label; model minus linear model by case, 95 % over conditions", rows)
 
 
-def figures(
-    name: str, model: str, decisions: pd.DataFrame, baseline: pd.DataFrame
-) -> dict[str, str]:
+def figures(name: str, model: str, decisions: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, str]:
     """A line of the table: each metric of a model, and its difference to the baseline."""
     values = metric_values(_tables(decisions).sum(0).reshape(3, 3))
     row = {"set": f"{name}, {len(decisions)} cases", "model": model}
@@ -87,9 +75,7 @@ def difference(metric: str, model: pd.DataFrame, baseline: pd.DataFrame) -> Diff
     of_model, of_baseline = _tables(model), _tables(baseline)
 
     def statistic(totals: Floats) -> Floats:
-        first, second = (
-            metric_values(part.reshape(-1, 3, 3))[metric] for part in (totals[:, :9], totals[:, 9:])
-        )
+        first, second = (metric_values(part.reshape(-1, 3, 3))[metric] for part in (totals[:, :9], totals[:, 9:]))
         return first - second
 
     point = float(statistic(np.hstack([of_model, of_baseline]).sum(0, keepdims=True))[0])

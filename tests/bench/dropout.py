@@ -1,14 +1,9 @@
 """Dropout passes and scoring, ours against full-logit passes over all layers and generation:
 `uv run python -m tests.bench.dropout --model smollm2-135m --layers 16`.
 
-Each engine runs in a process of its own on the same cases. Passes and scoring are timed for about
-the requested seconds, generation once for each case; the rest of the task is scaled. Engines:
-    ours            `dropout_passes` from a prefix that is already stored
-    full            each pass a forward of mlx-lm's own model, all layers and full logits
-    generate        mlx-lm's greedy generation of 16 tokens, one case after the other, dropout on
-    generate_stock  the same as mlx-lm is installed: the wheel's own BLAS, packed float32 weights
-    score_ours      `score_cases` of a sample of a set from its stored prefix
-    score_full      the same cases by forwards with full logits
+Each engine runs in a process of its own on the same cases, for about the requested seconds; the rest of its task is scaled.
+`full` is a forward of mlx-lm's own model with all layers and logits, `generate` mlx-lm's greedy generation with dropout on,
+`generate_stock` the same as mlx-lm is installed: the wheel's own BLAS and packed float32 weights.
 """
 
 from __future__ import annotations
@@ -91,15 +86,12 @@ def dropout(
     measured = _measured(args)
 
     # Seconds of the whole task: its timed pieces, times how many of them it has.
-    pieces = {
-        "ours": passes,
-        "full": passes,
-        "generate": passes * cases,
-        "generate_stock": passes * cases,
-        "score_ours": max(1, SET_CASES / scored),
-        "score_full": max(1, SET_CASES / scored),
-    }
-    whole = {engine: median(times) * pieces[engine] for engine, times in measured.items()}
+    def pieces(engine: str) -> float:
+        if engine.startswith("score"):
+            return max(1, SET_CASES / scored)
+        return passes * (cases if engine.startswith("generate") else 1)
+
+    whole = {engine: median(times) * pieces(engine) for engine, times in measured.items()}
     rows = []
     for engine, times in measured.items():
         ours = whole["score_ours" if engine.startswith("score") else "ours"]
@@ -151,9 +143,7 @@ def measure(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     prefix = None
     if engine in ("ours", "score_ours"):
         # Stored before anything is timed, as it is for every recipe but the first.
-        store = PrefixStore(
-            Path(args["folder"]), VariantManifest.read(Path(args["variant"])).digest
-        )
+        store = PrefixStore(Path(args["folder"]), VariantManifest.read(Path(args["variant"])).digest)
         prefix = open_prefix(adapted.stack, cases, adapted.boundary, store, emit)
 
     passes = itertools.count()

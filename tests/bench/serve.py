@@ -45,9 +45,7 @@ def serve(
     print_rows(f"{model.bundle.model_id}, {len(stories)} texts", rows)
 
 
-def _figures(
-    experiment: str, model: BundledModel, texts: list[str], requests: int
-) -> dict[str, str]:
+def _figures(experiment: str, model: BundledModel, texts: list[str], requests: int) -> dict[str, str]:
     command = [sys.executable, "-m", "flows.cli", "predict", experiment, "-"]
     start = time.perf_counter()
     subprocess.run(command, input=texts[0], capture_output=True, text=True, check=True)
@@ -81,9 +79,7 @@ def _figures(
     pairs = [pair for pair in zip(predicted, served, strict=False) if "error" not in pair[1]]
     other = sum(a[key] != b[key] for a, b in pairs for key in ("decision", "conformal_set"))
     farthest = max(
-        abs(a["probabilities"][label] - b["probabilities"][label])
-        for a, b in pairs
-        for label in a["probabilities"]
+        abs(a["probabilities"][label] - b["probabilities"][label]) for a, b in pairs for label in a["probabilities"]
     )
     return {
         "predict: first answer, the command's start included": f"{first:.1f} s",

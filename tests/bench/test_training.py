@@ -5,9 +5,8 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from tasks.bench import training
-from tasks.bench.setting import Setting, bench_cases, matmul_flops
-from tasks.runtime.backend import BACKENDS, backend
+from tasks.bench.setting import bench_cases, matmul_flops
+from tasks.runtime.backend import backend
 from tests.bench.common import variant_of
 from tests.bench.training import ENGINES, measure
 from tests.tolerances import near, wheels_own_blas
@@ -31,28 +30,6 @@ def test_all_engines_make_the_same_step(model, bits, tmp_path):
 
     assert engines["ours"]["matmul_flops"] < 0.6 * engines["stock"]["matmul_flops"]
     assert engines["ours"]["prefix"]["blocks"] == 2
-
-
-@pytest.mark.parametrize(("on", "steps"), [("metal", 4), ("cpu", 2)])
-def test_stock_is_timed_after_a_step_of_the_same_shape_in_which_it_is_compiled(
-    on, steps, monkeypatch, tmp_path
-):
-    class Stopped(Exception):
-        pass
-
-    def train(model, setting, cases, steps):
-        raise Stopped(len(cases.rows), steps)
-
-    monkeypatch.setattr(training, "backend", lambda: BACKENDS[on])
-    monkeypatch.setattr(training, "_stock_model", lambda setting, dense: None)
-    monkeypatch.setattr(training, "_train", train)
-    shape = {"batch": 4, "length": 40}
-    setting = Setting(
-        engine="stock", variant=tmp_path, folder=tmp_path, layers=2, repeats=3, **shape
-    )
-    with pytest.raises(Stopped) as timed:
-        training.measure_stock(setting, bench_cases(vocabulary=100, **shape))
-    assert timed.value.args == (4, steps)
 
 
 def test_a_benchmark_case_has_as_many_tokens_as_asked_and_stocks_mask():

@@ -23,13 +23,7 @@ from tasks.runtime.home import home
 from tests.bench.common import WHEELS_OWN_BLAS, blocks_of, name_of, print_rows, run, variant_of
 
 # Trained blocks of each base model in the README's table.
-TABLE = (
-    ("smollm2-135m", 16),
-    ("smollm2-135m", 8),
-    ("smollm2-360m", 16),
-    ("gemma-3-270m", 16),
-    ("gemma-3-270m", 8),
-)
+TABLE = (("smollm2-135m", 16), ("smollm2-135m", 8), ("smollm2-360m", 16), ("gemma-3-270m", 16), ("gemma-3-270m", 8))
 ENGINES: dict[str, dict[str, str]] = {"stock": WHEELS_OWN_BLAS, "stock_dense": {}, "ours": {}}
 
 

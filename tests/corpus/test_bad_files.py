@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,8 +38,6 @@ TABLE = parquet(text=["a", "b"], label=["ED", "GP"])
 # Rows of a JSONL file that follow a good one: what is written, the reason and the remedy.
 ROWS = {
     "text null": (line(text=None), "'text' is no text but NoneType; write"),
-    "text true": (line(text=True), "'text' is no text but bool; write"),
-    "text number": (line(text=1.5), "'text' is no text but float; write"),
     "text blank": (line(text=" \t\n"), "'text' is empty; fill"),
     "text nul": (line(text="a\0b"), "not valid text .*; remove"),
     "half a pair": (line(text="\ud800"), "not valid text .*; remove"),
@@ -51,18 +48,12 @@ ROWS = {
     "look-alike label": (line(label="ЕD"), "unknown label 'ЕD'; use"),
     "invisible sign": (line(label="ed\u200b"), "unknown label of 3 characters .*; use"),
     "id object": (line(id={"a": 1}), "'id' is dict; it must be"),
-    "id nul": (line(id="a\0b"), "not valid text .*; remove"),
-    "group list": (line(group=[]), "'group' is list; it must be"),
     "not json": ("text: a", "is not JSON .*; write"),
-    "half an object": ('{"text": "a", "label"', "is not JSON .*; write"),
     "array": ('["a", "ED"]', "is not a JSON object; write"),
     "deep": ("[" * 100_000, "is not JSON .*; write"),
     "long number": ("9" * 10_000, "is not JSON .*; write"),
-    "no columns": ("{}", "has no columns 'text' and 'label'; its columns are none; name"),
     "wrong case": ('{"Text": "a", "Label": "ED"}', "its columns are 'Text', 'Label'; name"),
     "key twice": ('{"text": "a", "label": "ED", "text": "b"}', "is not JSON .one key twice.*; write"),
-    "key within twice": ('{"a": [{"b": 1, "b": 2}]}', "is not JSON .one key twice.*; write"),
-    "second mark": ('\ufeff{"text": "a", "label": "ED"}', "is not JSON .*; write"),
     "other label": (line(label="GP"), "is labelled GP, but .*line 1 has the same text .*; correct"),
 }  # fmt: skip
 # Whole files: content, the line or row, the reason and the remedy.
@@ -70,32 +61,22 @@ FILES = {
     "csv gzip": ("a.csv", gzip.compress(b"text,label\na,ED\n", mtime=0), "is compressed .*; unpack"),
     "zip": ("a.jsonl", b"PK\x03\x04rest", "is compressed .*; unpack"),
     "empty": ("a.parquet", b"", "is empty; it needs"),
-    "one line break": ("a.csv", b"\n", "holds no cases; it needs"),
     "nul": ("a.csv", b"text,label\na\0b,ED\n", ", line 2: is no text in UTF-8; save"),
     "utf-16": ("a.csv", "text,label\na,ED\n".encode("utf-16"), ", line 1: .*; save"),
     "latin-1": ("a.csv", "text,label\nfièvre,ED\n".encode("latin-1"), ", line 2: is no text in UTF-8; save"),
-    "cut character": ("a.jsonl", line().encode() + b"\xe2\x82", ", line 2: is no text in UTF-8; save"),
     "header only": ("a.csv", b"text,label\n", "holds no cases; it needs"),
     "extra field": ("a.csv", b"text,label\na, b,ED\n", ", line 2: has another number of fields .3. .* .2.; .* put quotes"),
     "missing field": ("a.csv", b"text,label\na\n", ", line 2: has another number of fields .1. .* .2.; write"),
     "column twice": ("a.csv", b"text, text\na,ED\n", ", line 1: gives one name to two of its 2 columns; give"),
-    "open quote": ("a.csv", b'text,label\n"a,ED\nb,GP\n', ", line 2: is not valid CSV .*; check"),
     "open quote further down": ("a.csv", b'text,label\n"a\nb",ED\n"open,ED\n', ", line 4: is not valid CSV .*; check"),
     "other separator": ("a.csv", b"text;label;why\na\n", ", line 2: has another number of fields .1. .* .3.; write .* by ';'"),
-    "label further down": ("a.csv", b"text;label\na;ED\n\nb;sofa\n", ", line 4: has the unknown label 'sofa'; use"),
     "quote inside": ("a.csv", b'text,label\n"a" b,ED\n', ", line 2: is not valid CSV .*; check"),
     "pipe": ("a.csv", b"text|label\na|ED\n", ", line 2: has no columns 'text' and 'label'; .*; name"),
-    "old mac": ("a.csv", b"text,label\ra,ED\rb", "is not valid CSV .*; check"),
     "same id": ("a.csv", b"id,text,label\n1,a,ED\n1,b,ED\n", ", line 3: has the id of .*line 2; give"),
     "other ending": ("a.xlsx", b"x", "ends in '.xlsx'; give"),
     "parquet without label": ("a.parquet", parquet(text=["a"]), ", row 1: has no columns 'label'; .*; name"),
-    "parquet without rows": ("a.parquet", parquet(text=pa.array([], pa.string()), label=pa.array([], pa.string())),
-                             "holds no cases; it needs"),
     "parquet text null": ("a.parquet", parquet(text=["a", None], label=["ED", "GP"]), ", row 2: .* NoneType; write"),
-    "parquet text bytes": ("a.parquet", parquet(text=[b"\xff"], label=["ED"]), ", row 1: .* bytes; write"),
-    "parquet label": ("a.parquet", parquet(text=["a"], label=[{"x": 1}]), ", row 1: 'label' is dict; it must"),
     "half a parquet": ("a.parquet", TABLE[: len(TABLE) // 2], ", row 1: is not readable as Parquet .*; write"),
-    "other footer": ("a.parquet", TABLE[:-4] + b"PAR2", ", row 1: is not readable as Parquet .*; write"),
 }  # fmt: skip
 BAD = FILES | {
     name: ("a.jsonl", (line() + text + "\n").encode("utf-8", "surrogatepass"), f", line 2: .*{reason}")
@@ -134,59 +115,39 @@ FINE = {
     "blank lines": "text,label\n\na,ED\n\n\n",
     "extra column and spaces": " text , label ,note\na, ed ,\n",
     "no last break": "text,label,group\na,ED,3",
+    "jsonl with a mark": "\ufeff" + line(),
     "unicode": "text,label\nfièvre 39 °C 😷,\u00a0eD\n",
     "long text": f"text,label\n{'very ' * 100_000}sore,ED\n",
 }
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_an_unusual_csv_is_read_as_meant(name, tmp_path):
-    path = tmp_path / "a.csv"
+def test_an_unusual_file_is_read_as_meant(name, tmp_path):
+    path = tmp_path / ("a.jsonl" if "jsonl" in name else "a.csv")
     path.write_bytes(FINE[name].encode())
     (case,) = read_set([path], Data())
     assert case.label == "ED" and case.text
 
 
-def test_a_text_of_a_hundred_thousand_words_goes_through_the_check_and_a_mark_at_the_start_is_no_text(tmp_path):
-    path = tmp_path / "a.jsonl"
-    other_lines = [line(text=f"story {i}") for i in range(30)]
-    path.write_text("\ufeff" + "".join(other_lines) + line(text="very " * 99_999 + "sore"))
-    report = check_data(Data(source=str(path)), (), {})
-    assert not report.errors and report.lengths[0].longest == 100_000
-
-
-def loop(path: Path) -> Path:
-    path.symlink_to(path)
-    return path
-
-
-def folder(path: Path, with_loop: bool = False) -> Path:
-    path.mkdir()
-    if with_loop:
-        (path / "train.jsonl").write_text(line())
-        loop(path / "test.jsonl")
-    return path
-
-
-def zipped(path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a.csv", "text,label\na,ED\n")
-    return path
+def with_loop(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(line())
+    (folder / "test.jsonl").symlink_to(folder / "test.jsonl")
+    return folder
 
 
 PLACES: dict[str, Callable[[Path], Path]] = {
-    "nothing there": lambda root: root / "none.csv", "empty folder": lambda root: folder(root / "cases"),
-    "folder named like a file": lambda root: folder(root / "cases.csv"), "symlink loop": lambda root: loop(root / "loop.csv"),
-    "folder with a loop": lambda root: folder(root / "cases", True), "workbook": lambda root: zipped(root / "a.csv"),
-    "device": lambda root: Path("/dev/null"), "name with nul": lambda root: Path("a\0b.csv"),
-    "below a file": lambda root: root / "x.csv/a.csv", "long name": lambda root: root / ("a" * 300 + ".csv"),
-    "home": lambda root: Path("~nobody/a.csv"),
+    "nothing there": lambda root: root / "none.csv", "a folder without tables": lambda root: root / "empty.csv",
+    "folder with a loop": lambda root: with_loop(root / "cases"), "device": lambda root: Path("/dev/null"),
+    "name with nul": lambda root: Path("a\0b.csv"), "below a file": lambda root: root / "x.csv/a.csv",
+    "long name": lambda root: root / ("a" * 300 + ".csv"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PLACES)
 def test_what_is_no_file_is_refused_by_training_and_check_alike(name, tmp_path):
     (tmp_path / "x.csv").write_text("text,label\na,ED\n")
+    (tmp_path / "empty.csv").mkdir()
     data = Data(source=str(PLACES[name](tmp_path)))
     for use in (lambda: prepare_dataset(data, tmp_path / "home"), lambda: check_data(data, (), {})):
         with pytest.raises(BadInput) as caught:
@@ -203,7 +164,7 @@ def fails(data: Data) -> bool:
         return True
 
 
-RANDOM = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RANDOM = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 words = st.text(max_size=9) | st.sampled_from(["ED", "gp ", "HOME"])
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), words)
 names = st.sampled_from(["text", "label", "id", "case_id", "group"])

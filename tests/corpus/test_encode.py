@@ -52,7 +52,7 @@ def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(tokenize
         if not template.chat:
             examples = [f"Message: {one.text}\nAnswer: {prompt.answer(one.label)}\n" for one in prompt.examples]
             whole_prompt = f"{prompt.instruction}\n\n{''.join(examples)}Message: {TEXT}\nAnswer:"
-            assert prompt.plain_text(TEXT) == whole_prompt and text.endswith(f"{whole_prompt} {label}\n")
+            assert text.endswith(f"{whole_prompt} {label}\n")
 
         assert TEXT in text and prompt.instruction in text
         assert template.tokenizer.decode(list(template.completions[k])[: template.label_lengths[k]]).strip() == label
@@ -65,7 +65,7 @@ def test_a_prompts_text_changes_only_with_its_version():
     )
 
 
-def test_the_instruction_names_the_answer_words_and_labels_named_as_answers_are_the_default():
+def test_the_instruction_names_the_answer_words_and_the_examples_show_each_label_once():
     words = load_prompt(PromptChoice(answers=WORDS))
     assert words.instruction.endswith(
         "answer with one of: emergency (emergency department, now), doctor (general practitioner, in days) or "
@@ -75,8 +75,6 @@ def test_the_instruction_names_the_answer_words_and_labels_named_as_answers_are_
     assert "answer with one word: emergency (" in one.instruction and one.digest != words.digest
     assert PromptChoice(answers={label: label for label in LABELS}) == PromptChoice()
 
-
-def test_the_examples_show_each_label_once_and_the_messages_of_a_chat_take_turns():
     prompt = load_prompt(PromptChoice(version=2, answers=WORDS))
     assert sorted(example.label for example in prompt.examples) == sorted(LABELS)
     messages = prompt.messages(TEXT)
@@ -95,10 +93,6 @@ def test_an_overlong_text_loses_its_middle_and_says_so_and_no_text_is_parsed(tem
     for too_few in (8, 1):  # less than the instruction, and less than an answer
         with pytest.raises(BadInput, match="its longest answer alone are longer than max_tokens"):
             encode(template, "a", long, "GP", too_few)
-
-    # 'ED' in 'needed' fooled the earlier attempt's parser; here labels are tokens after the prompt
-    assert len({completion[0] for completion in template.completions}) == 3
-    assert encode(template, "a", "needed recommended", "HOME", 2048).label == LABELS.index("HOME")
 
 
 class GivenTokens:

@@ -20,10 +20,8 @@ WORDS = ("chest pain", "old rash", "runny nose")
 
 
 @pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def given(tmp_path: Path):
     """Writes a folder of four sets of sixty cases, each with what `more` says of its set and number; gives its source."""
-    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
 
     def write(more: Callable[[str, int], dict[str, Any]]) -> str:
         (tmp_path / "given").mkdir()
@@ -39,12 +37,6 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
-def landed_without_complaint(folder: Path) -> None:
-    """The baselines land what the audits find sound."""
-    baselines.fn(Scoring(), folder)
-    assert_sound()
-
-
 @pytest.mark.parametrize("none", [False, True], ids=["one case without a group", "no group"])
 def test_a_single_case_without_a_group_leaves_the_intervals_clustered(none, given, tmp_path):
     source = given(lambda name, i: {} if none or f"{name}-{i}" == ALONE else {"group": f"{name}{i // 6}"})
@@ -52,7 +44,8 @@ def test_a_single_case_without_a_group_leaves_the_intervals_clustered(none, give
     manifest = read_manifest(folder) or {}
     assert manifest["has_groups"] != none and manifest["sets"]["test"]["has_groups"] != none
     assert manifest["sets"]["test"]["groups"] == (0 if none else 10)
-    landed_without_complaint(folder)
+    baselines.fn(Scoring(), folder)
+    assert_sound()
 
     landed = query("SELECT * FROM evaluation JOIN gate USING (evaluation_id) WHERE gate = 'ed_recall'")
     assert len(landed) == 3 and set(landed.has_groups) == {not none}
@@ -70,7 +63,8 @@ def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(given, 
     cases = [from_json(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     assert [case.subgroup for case in cases[28:32]] == [{"age_band": "child"}] * 2 + [{"age_band": "adult"}] * 2
     assert cases[59].subgroup == {} and "subgroup from `age_band`" in (folder / CARD).read_text()
-    landed_without_complaint(folder)
+    baselines.fn(Scoring(), folder)
+    assert_sound()
 
     landed = query(
         "SELECT field, subgroup, n, count(*) AS evaluations FROM subgroup_metric WHERE metric = 'ed_recall' "

@@ -73,15 +73,11 @@ def test_the_embedded_set_within_limits_is_whole_and_reused(tmp_path):
 
     train_file = folder / "train.jsonl"
     write_time = train_file.stat().st_mtime_ns
+    assert folder.parent.stat().st_mode & 0o777 == 0o700, "nobody else may enter"
+    folder.parent.chmod(0o755)  # as an earlier version left it
     assert prepare_dataset(data, tmp_path) == folder and train_file.stat().st_mtime_ns == write_time
-    assert prepare.dataset_folder(data.model_copy(update={"seed": 1}), tmp_path) != folder
-
-
-def test_nobody_else_may_enter_the_folder_of_the_texts_also_one_of_an_earlier_version(tmp_path):
-    folder = prepare_dataset(Data(limits=FEW), tmp_path)
     assert folder.parent.stat().st_mode & 0o777 == 0o700
-    folder.parent.chmod(0o755)
-    assert prepare_dataset(Data(limits=FEW), tmp_path) == folder and folder.parent.stat().st_mode & 0o777 == 0o700
+    assert prepare.dataset_folder(data.model_copy(update={"seed": 1}), tmp_path) != folder
 
 
 def test_the_facts_beside_the_sets_give_every_label_again_and_no_training_reads_them(tmp_path):
@@ -101,7 +97,6 @@ def test_the_facts_beside_the_sets_give_every_label_again_and_no_training_reads_
 
     source = Path(prepare.__file__).parents[1]
     naming = re.compile(r"facts\.jsonl|\b(FACTS|derive_again)\b")
-    assert {p.name for folder in ("tuning", "scoring", "runtime", "models") for p in (source / folder).rglob("*.py")}
     naming_it = {p.relative_to(source).as_posix() for p in source.rglob("*.py") if naming.search(p.read_text())}
     assert naming_it == {f"corpus/{name}.py" for name in ("check", "vignettes/sets", "prepare")}
 
@@ -151,13 +146,8 @@ def test_shares_of_the_sets_are_a_setting_and_embedded_cases_do_not_use_it(tmp_p
     assert "train 72%, valid 8%, calibration 10%, test 10%" in (folder / "card.md").read_text()
 
     assert ingredients_of(locate(Data(set_shares=shares))) == ingredients_of(locate(Data()))
-    for wrong, sentence in (
-        ({"train": 0.8, "valid": 0.1, "test": 0.1}, "at least 4 items"),
-        (shares | {"test": 0.2}, "shares must add up to 1, not 1.1"),
-        (shares | {"train": 1.0, "test": -0.18}, "less than 1"),
-    ):
-        with pytest.raises(ValueError, match=sentence):
-            Data.model_validate({"set_shares": wrong})
+    with pytest.raises(ValueError, match="shares must add up to 1, not 1.1"):
+        Data.model_validate({"set_shares": shares | {"test": 0.2}})
 
 
 def refused(data: Data, root: Path) -> str:
@@ -194,20 +184,14 @@ def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path)
     def refusal() -> str:
         return refused(Data(source=str(source)), tmp_path)
 
-    def all_gp(name: str, start: int, count: int) -> None:
-        cases = [Case(f"c{i}", f"t{i}", "GP") for i in range(start, start + count)]
-        (source / f"{name}.jsonl").write_text("".join(to_json(case) + "\n" for case in cases))
-
     write(source / "valid.jsonl", 60, 6)
     assert "only some tables that are named like sets" in refusal()
     (source / "valid.jsonl").unlink()
     write(source / "test.jsonl", 57, 6)
     assert "in test has the same text as case c57 in" in refusal()
     write(source / "test.jsonl", 90, 6)
-    all_gp("train", 0, 30)
+    (source / "train.jsonl").write_text("".join(to_json(Case(f"c{i}", f"t{i}", "GP")) + "\n" for i in range(30)))
     assert "train has no case labelled ED, and the other sets have 2; add some" in refusal()
-    all_gp("test", 30, 10)
-    assert "train has no case labelled ED, and the other sets have 0; add some" in refusal()
     write(source / "test.jsonl", 90, 6, group="g")
     assert "give more groups so that each" in refusal()
     (source / "test.csv").write_text("text,label\na,ED\n")

@@ -72,6 +72,16 @@ def test_columns_labels_groups_and_ids_can_be_named(tmp_path):
     assert [case.case_id for case in read_set([jsonl(tmp_path, *rows)], Data(id_column="number"))] == ["7", "b"]
 
 
+@pytest.mark.parametrize(
+    ("value", "read"), [(3, "3"), (7.0, "7"), ("7.0", "7"), (7.5, "7.5"), ("07.0", "07"), ("v7.0", "v7.0")]
+)
+def test_a_whole_number_is_one_name_however_it_is_written(value, read, tmp_path):
+    row = {"id": value, "group": value, "text": "Sore knee", "label": value, "band": value, "why": value}
+    data = Data(labels={str(value): "ED"}, subgroup_columns=("band",), rationale_column="why")
+    (case,) = read_set([jsonl(tmp_path, row)], data)
+    assert (case.group, case.label, case.subgroup) == (read, "ED", {"band": read})
+
+
 def test_a_named_group_column_must_be_in_every_row_and_may_be_null(tmp_path):
     rows = [{**GOOD[0], "topic": "heart"}, {**GOOD[1], "topic": None}]
     data = Data(group_column="topic")
@@ -79,28 +89,6 @@ def test_a_named_group_column_must_be_in_every_row_and_may_be_null(tmp_path):
     message = refusal(jsonl(tmp_path, rows[0], GOOD[1]), data)
     assert "line 2: has no columns 'topic'" in message
     assert "as group_column (--group-column), or add" in message
-
-
-@pytest.mark.parametrize(
-    ("value", "read"),
-    [(3, "3"), (7.0, "7"), ("7.0", "7"), (7.5, "7.5"), ("07.0", "07"), ("v7.0", "v7.0"), (float("inf"), "inf")],
-)
-def test_a_whole_number_is_one_group_however_it_is_written(value, read, tmp_path):
-    assert read_set([jsonl(tmp_path, {**GOOD[0], "group": value})], Data())[0].group == read
-
-
-def test_a_float_that_is_a_whole_number_is_read_as_one(tmp_path):
-    row = {"id": 7.0, "text": "Sore knee", "label": 1.0, "band": 3.0, "why": 2.5}
-    for word in ("1", "1.0"):  # the setting may say either
-        data = Data(labels={word: "ED"}, subgroup_columns=("band",), rationale_column="why")
-        (case,) = read_set([jsonl(tmp_path, row)], data)
-        assert case == Case("7", "Sore knee", "ED", subgroup={"band": "3"}, rationale="2.5")
-
-
-@pytest.mark.parametrize("column", ["text", "label", "why", "id", "number"])
-def test_no_text_and_no_id_can_be_a_subgroup(column):
-    with pytest.raises(ValueError, match=f"subgroup_columns names {column}, and reports show"):
-        Data(subgroup_columns=("band", column), rationale_column="why", id_column="number")
 
 
 def test_subgroups_are_read_from_the_columns_that_are_named(tmp_path):
@@ -115,15 +103,15 @@ def test_subgroups_are_read_from_the_columns_that_are_named(tmp_path):
     assert [case.subgroup for case in read_set([path], Data())] == [{}] * 3
     message = refusal(path, Data(subgroup_columns=("sex", "age")))
     assert "line 1: has no columns 'age'" in message and "as one of subgroup_columns, or add" in message
+    for value, words in (("a" * 101, "holds 101 characters"), (["a"], "is list")):
+        bad = jsonl(tmp_path, GOOD[0], {**GOOD[1], "note": value})
+        assert f"line 2: 'note' {words}" in refusal(bad, Data(subgroup_columns=("note",)))
+    for column in ("text", "label", "why", "id", "number"):
+        with pytest.raises(ValueError, match=f"subgroup_columns names {column}, and reports show"):
+            Data(subgroup_columns=("band", column), rationale_column="why", id_column="number")
 
 
-@pytest.mark.parametrize(("value", "message"), [("a" * 101, "holds 101 characters"), (["a"], "is list")])
-def test_what_cannot_be_a_subgroups_name_is_refused_with_its_line(value, message, tmp_path):
-    path = jsonl(tmp_path, GOOD[0], {**GOOD[1], "note": value})
-    assert f"line 2: 'note' {message}" in refusal(path, Data(subgroup_columns=("note",)))
-
-
-@pytest.mark.parametrize("word", ["ED", "ed", " Ed "])
+@pytest.mark.parametrize("word", ["ED", " Ed "])
 def test_a_word_that_is_a_label_cannot_be_another_label(word, tmp_path):
     """It was silently relabelled: every emergency counted as home care."""
     written = ("ED", "ed", " Ed\n", "GP", "gp")
@@ -132,22 +120,10 @@ def test_a_word_that_is_a_label_cannot_be_another_label(word, tmp_path):
     data = Data(source=str(path), labels={word: "HOME"})
     sentence = rf"^\[data\.labels\] maps the word '{word}' to HOME, which means ED already"
     assert all(re.search(sentence, said) for said in refusals(data, tmp_path / "home"))
-    with pytest.raises(BadInput, match=sentence):
-        read_set([path], data)
+    with pytest.raises(BadInput, match=r"maps the word 'now ' to GP, which means ED already"):
+        read_set([path], Data(labels={"Now": "ED", "now ": "GP"}))
     with pytest.raises(BadInput, match="^labels of the evaluation set clinic maps"):
         check_local(EvaluationSet(name="clinic", source=str(path), labels={word: "HOME"}))
-
-
-def test_two_words_that_are_one_must_mean_the_same(tmp_path):
-    path = jsonl(tmp_path, {"text": "story", "label": "now"})
-    assert read_set([path], Data(labels={"Now": "ED", "now ": "ED"}))[0].label == "ED"
-    with pytest.raises(BadInput, match=r"\[data\.labels\] maps the word 'now ' to GP, which means ED already"):
-        read_set([path], Data(labels={"Now": "ED", "now ": "GP"}))
-
-
-def test_exact_repeats_are_kept_once_and_counted(tmp_path, caplog):
-    path = jsonl(tmp_path, GOOD[0], {**GOOD[0], "text": "chest  PAIN since noon"})
-    assert len(read_set([path], Data())) == 1 and "1 repeated rows were left out" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
@@ -167,7 +143,7 @@ def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_optio
 
 @pytest.mark.parametrize(
     "word",
-    ["sofa", "A&E", "self-care", "SELF CARE", "level 2", "very urgent", "12", "-1", "Notfallambulanz", "救急", "🚑"],
+    ["sofa", "A&E", "SELF CARE", "level 2", "-1", "Notfallambulanz", "救急", "🚑"],
 )
 def test_an_unknown_value_that_looks_like_a_label_is_shown_as_toml_can_read_it(word, tmp_path):
     message = refusal(jsonl(tmp_path, {"text": "a", "label": word}))
@@ -177,26 +153,37 @@ def test_an_unknown_value_that_looks_like_a_label_is_shown_as_toml_can_read_it(w
 
 @pytest.mark.parametrize(
     "text",
-    ["chest pain", "I can't breathe", "headache, fever", "0123456789", "born 12/03/1958", "j.doe@example.org", "胸が痛いです",
-     "pain\x1b[31m", "tired\u200b", "Kopfschmerzen_seit_gestern", "x" * 500],
-)  # fmt: skip
+    ["chest pain", "0123456789", "born 12/03/1958", "j.doe@example.org", "胸が痛いです", "tired\u200b", "x" * 500],
+)
 def test_a_short_text_in_the_label_column_is_not_repeated_but_its_place_is(text, tmp_path):
     message = refusal(jsonl(tmp_path, GOOD[0], {"text": "ED", "label": text}))
     assert text not in message and f"line 2: has an unknown label of {len(text)} characters in 'label'" in message
     assert "(--label WORD=ED)" in message and "label_column (--label-column)" in message
 
 
+def test_ids_that_are_empty_or_repeated_are_refused_with_their_rows_and_repeats_are_kept_once(tmp_path, caplog):
+    data = Data(id_column="number")
+    for empty in (None, " ", float("nan")):
+        path = jsonl(tmp_path, {"number": 1, **GOOD[0]}, {"number": empty, **GOOD[1]})
+        assert f"{path}, line 2: 'number' is empty; give each case its own id" in refusal(path, data)
+    for second in (0, 1):
+        path = jsonl(tmp_path, {"number": 1, **GOOD[0]}, {"number": 1, **GOOD[second]})
+        assert f"{path}, line 2: has the id of {path}, line 1; give each case its own id" in refusal(path, data)
+        report = check_data(Data(source=str(path), id_column="number"), (), {})
+        (finding,) = (one for one in report.findings if one.name == "same id")
+        assert finding.level == "error" and f"{path}, line 1 and {path}, line 2" in finding.remedy
+
+    path = jsonl(tmp_path, GOOD[0], {**GOOD[0], "text": "chest  PAIN since noon"})
+    assert len(read_set([path], Data())) == 1 and "1 repeated rows were left out" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("cell", "label", "words"),
     [
         ("Chest pain", "ED", "line 1: holds a label, so that it seems to be a case"),
-        ("crushing chest pain since noon", "urgent", "of 30 characters"),
         ("chest pain", "urgent", "of 10 characters"),
         ("Freitext", "urgent", "'Freitext'"),
-        ("vitals_2024", "urgent", "'vitals_2024'"),
         ("主訴", "urgent", "'主訴'"),
-        ("Pain!", "urgent", "of 5 characters"),
-        ("p\u00e2le, froid", "urgent", "of 11 characters"),
         ("9434765919", "urgent", "of 10 characters"),
         ("胸が痛いです", "urgent", "of 6 characters"),
         ("x" * 41, "urgent", "of 41 characters"),
@@ -208,23 +195,6 @@ def test_the_first_case_of_a_csv_without_a_header_is_not_repeated_and_a_name_of_
     message = refusal(csv(tmp_path, f'"{cell}",{label}\nCold,routine\n'))
     assert (cell in message) == (cell in words)
     assert (words if label == "ED" else f"its columns are {words}, 'urgent'; name") in message
-
-
-@pytest.mark.parametrize("empty", [None, "", " ", float("nan")])
-def test_an_empty_id_is_refused_with_its_row(empty, tmp_path):
-    path = jsonl(tmp_path, {"number": 1, **GOOD[0]}, {"number": empty, **GOOD[1]})
-    message = refusal(path, Data(id_column="number"))
-    assert f"{path}, line 2: 'number' is empty; give each case its own id" in message and "--id-column" in message
-
-
-@pytest.mark.parametrize("second", [0, 1])
-def test_a_repeated_id_is_refused_with_both_rows(second, tmp_path):
-    path = jsonl(tmp_path, {"number": 1, **GOOD[0]}, {"number": 1, **GOOD[second]})
-    message = refusal(path, Data(id_column="number"))
-    assert f"{path}, line 2: has the id of {path}, line 1; give each case its own id" in message
-    report = check_data(Data(source=str(path), id_column="number"), (), {})
-    (finding,) = (one for one in report.findings if one.name == "same id")
-    assert finding.level == "error" and f"{path}, line 1 and {path}, line 2" in finding.remedy
 
 
 def test_the_id_of_a_repeated_row_that_is_left_out_is_free(tmp_path):

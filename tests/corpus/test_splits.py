@@ -22,7 +22,7 @@ def cases(count: int, groups: int | None = None) -> list[Case]:
     ]
 
 
-def test_cases_are_split_by_share_label_by_label_and_no_group_crosses_sets():
+def test_cases_are_split_by_share_label_by_label_and_by_the_seed_and_no_group_crosses_sets():
     sets = split_cases(cases(300), seed=1)
     sizes = {"train": 180, "valid": 30, "calibration": 30, "test": 60}
     assert {name: len(set_cases) for name, set_cases in sets.items()} == sizes
@@ -39,8 +39,6 @@ def test_cases_are_split_by_share_label_by_label_and_no_group_crosses_sets():
     assert Counter(c.label for c in few) == {"ED": 10, "GP": 30} and len({c.group for c in few}) >= 20
     assert few == limited(rows, 40, seed=1) != limited(rows, 40, seed=2)
 
-
-def test_a_split_depends_on_the_seed_and_not_on_the_order():
     rows = cases(200, groups=40)
     mixed = random.Random(3).sample(rows, len(rows))
     assert {c.case_id for c in split_cases(rows, 5)["test"]} == {c.case_id for c in split_cases(mixed, 5)["test"]}
@@ -101,9 +99,7 @@ def test_a_group_written_in_several_ways_is_one_group():
     with pytest.raises(BadInput, match="Case b in test is of the same group as case a in train"):
         check_sets({"train": [Case("a", "1", "ED", "Caf\u00e9 3")], "test": [Case("b", "2", "ED", "cafe\u0301  3")]})
 
-
-def test_a_spelling_of_a_group_does_not_change_the_split():
-    """Of groups of one spelling each: what is drawn for a group comes from its name as it is written."""
+    # What is drawn for a group of one spelling comes from its name as it is written.
     rows = [Case(f"c{i}", f"text number {i}", LABELS[i % 3], f"Grp {i % 40}") for i in range(400)]
     assert {case.group for case in split_cases(rows, 1)["valid"]} == {"Grp 13", "Grp 16", "Grp 36", "Grp 38"}
 
@@ -111,18 +107,15 @@ def test_a_spelling_of_a_group_does_not_change_the_split():
 ENGLISH = "I've had chest pain since last night, it's getting worse, I can't lie down, my arm's numb and I'm sweating"
 FRENCH = "J'ai très mal à la tête depuis hier, la fièvre a monté à trente-neuf et ça ne s'arrête pas même couché"
 CHINESE = "昨天晚上开始胸口痛，左手发麻，而且一直出冷汗，现在喘不过气"
+OTHER = "我儿子三天前开始咳嗽，没有发烧，吃得下东西，晚上睡得也还好"  # in a script without spaces
 OUTSIDE = EvaluationSet(name="outside", source="outside.jsonl")
 
 
 @pytest.mark.parametrize(
     ("text", "copy"),
     [
-        (ENGLISH, ENGLISH.replace("'", "\u2019")),
-        (ENGLISH, ENGLISH.replace(",", "\u2026")),
-        (ENGLISH, ENGLISH.replace(" ", "\u00a0")),
-        ("It's my arm", "It\u2019s my arm"),
+        (ENGLISH, ENGLISH.replace("'", "\u2019").replace(",", "\u2026").replace(" ", "\u00a0")),
         (FRENCH, unicodedata.normalize("NFD", FRENCH)),
-        (CHINESE, f"{CHINESE}。"),
         (CHINESE, CHINESE.replace("，", ", ")),
         ("胸口痛", "胸口痛。"),
         ("ปวดหัวมากตั้งแต่เมื่อคืนและมีไข้สูง", "ปวดหัวมาก ตั้งแต่เมื่อคืน และมีไข้สูง"),
@@ -133,11 +126,8 @@ def test_a_copy_with_other_signs_is_refused(text, copy):
         check_sets({"train": [Case("a", text, "ED")], "test": [Case("b", copy, "ED")]})
     with pytest.raises(BadInput, match="outside"):
         check_apart(OUTSIDE, [Case("b", copy, "ED")], {"train": [Case("a", text, "ED")]})
-
-
-def test_other_texts_stay_apart_and_a_group_does_not_however_it_is_written():
-    other = "我儿子三天前开始咳嗽，没有发烧，吃得下东西，晚上睡得也还好"  # in a script without spaces
-    check_sets({"train": [Case("a", CHINESE, "ED")], "test": [Case("b", other, "HOME")]})
-    learned = {"train": [Case("a", "one", "ED", "Condition 3")]}
+    check_sets({"train": [Case("a", text, "ED")], "test": [Case("b", OTHER, "HOME")]})
     with pytest.raises(BadInput, match="not apart from train: Case b in outside is of the same group as case a"):
-        check_apart(OUTSIDE, [Case("b", "two", "ED", "condition  3")], learned)
+        check_apart(
+            OUTSIDE, [Case("b", OTHER, "ED", "condition  3")], {"train": [Case("a", text, "ED", "Condition 3")]}
+        )

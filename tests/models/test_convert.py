@@ -57,8 +57,7 @@ def test_a_variant_loads_in_stock_mlx_lm_and_answers(home, shape):
     assert completed(variant["folder"], "I have a sore throat.", 3)
 
 
-@BOTH
-@pytest.mark.parametrize(("bits", "group_size"), [(4, 64), (8, 32)])
+@pytest.mark.parametrize(("shape", "bits", "group_size"), [("tiny-llama", 4, 64), ("tiny-gemma3", 8, 32)])
 def test_stored_bytes_are_those_of_the_formula(home, shape, bits, group_size):
     source = fetched(home, shape)
     base = base_of(source, home)
@@ -73,24 +72,22 @@ def test_stored_bytes_are_those_of_the_formula(home, shape, bits, group_size):
     assert variant["bytes_by_part"]["norms"] == base["bytes_by_part"]["norms"]
     assert variant["stored_bytes"] == sum(variant["bytes_by_part"].values())
     assert variant["bits_per_weight"] == variant["stored_bytes"] * 8 / variant["parameters"]
+    unquantised = run_quantize(arguments(source, home, precision=BUILT_IN["bf16"].model_dump()))
+    assert unquantised["folder"] == base["folder"] and unquantised["precision"] == "bf16"
 
 
 def test_the_classes_hold_what_the_manifests_say(home):
     source = fetched(home)
-    written = store.verify(source)
     manifest = SourceManifest.read(source)
-    assert (manifest.digest, manifest.format, manifest.seed) == (written["digest"], "random", 0)
-    assert manifest.source.model_dump(exclude_unset=True) == written["source"]
+    assert manifest.source.model_dump(exclude_unset=True) == store.verify(source)["source"]
     package = manifest.source.model_copy(update={"kind": "package", "sha256": "ab" * 32})
     assert manifest.model_copy(update={"source": package}).fetched_file_digest == "ab" * 32
 
     folder = Path(run_quantize(arguments(source, home))["folder"])
     variant = VariantManifest.read(folder)
     kept = {key: value for key, value in store.verify(folder).items() if key not in ("files", "check", "created")}
-    assert kept == variant.model_dump(exclude_unset=True)
-    assert (variant.bits, variant.group_size, variant.source_digest) == (4, 64, manifest.digest)
+    assert kept == variant.model_dump(exclude_unset=True) and variant.source_digest == manifest.digest
     assert variant.has_chat_template and variant.random_weights and variant.fetched_file_digest is None
-    assert (variant.base_model, variant.licence, variant.original_precision) == ("tiny-llama", "Apache-2.0", "random")
     plain = base_of(fetched(home, "tiny-gemma3"), home)
     assert plain["prompt"] == "plain" and plain["tokenizer_digest"] != variant.tokenizer_digest
 
@@ -128,11 +125,6 @@ def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path, origin):
     }
     for name, values in pairs.items():
         np.testing.assert_array_equal(stored[name], bf16(values), err_msg=name)
-
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "config.json", "manifest.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
-        "tokenizer_config.json",
-    ]  # fmt: skip
 
 
 def test_a_gguf_that_lacks_a_tensor_is_not_converted(tmp_path, origin, monkeypatch):
@@ -208,13 +200,6 @@ def test_a_damaged_source_is_not_converted_and_no_longer_counts_as_there(tmp_pat
     assert (source / "config.json").read_text() == text
 
 
-def test_a_group_size_that_does_not_divide_a_row_is_refused(home):
-    source = fetched(home)
-    with pytest.raises(BadInput, match="which a group size of 128 does not divide"):
-        run_quantize(arguments(source, home, bits=4, group_size=128))
-    assert not variant_folder(source, home, of_bits(4), 128).exists()
-
-
 @pytest.mark.parametrize("precision", [one for one in BUILT_IN.values() if one.is_quantised], ids=lambda one: one.name)
 def test_the_cpu_computes_with_exactly_what_mlx_unpacks(home, precision):
     import mlx.core as mx
@@ -232,8 +217,3 @@ def test_the_cpu_computes_with_exactly_what_mlx_unpacks(home, precision):
                 for array in (module.scales, module.get("biases"))]  # fmt: skip
         exact = mx.dequantize(module.weight, *wide, module.group_size, module.bits, module.mode, dtype=mx.float32)
         assert unpacked[name].weight.dtype == mx.float32 and mx.array_equal(unpacked[name].weight, exact).item()
-
-
-def test_bfloat16_is_the_base_model_itself(home):
-    variant = run_quantize(arguments(fetched(home), home, precision=BUILT_IN["bf16"].model_dump()))
-    assert variant["folder"] == base_of(fetched(home), home)["folder"] and variant["precision"] == "bf16"

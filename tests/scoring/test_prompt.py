@@ -74,9 +74,6 @@ def test_probabilities_are_those_of_the_whole_answers_in_stock_mlx_lm(trained):
         expected = np.exp(np.array(logp) - max(logp))
         assert [entry["p"][label] for label in LABELS] == pytest.approx(expected / expected.sum(), abs=1e-4)
 
-
-def test_the_adapter_keeps_its_prompt_and_the_default_prompt_adds_nothing(trained):
-    spec, args, _ = trained
     training = json.loads((Path(args["folder"]) / "training.json").read_text())
     assert ExperimentSpec.model_validate(training["spec"]) == spec
     assert training["prompt"] == json.loads(json.dumps(load_prompt(spec.prompt).as_dict()))

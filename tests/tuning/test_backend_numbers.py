@@ -6,22 +6,19 @@ from dataclasses import asdict
 from functools import cache
 
 import mlx.core as mx
-import numpy as np
 import pytest
 from mlx_lm.utils import quantize_model, save_config, save_model
 
 from tasks.runtime.backend import CPU_PACKED, VARIABLE, backend
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.lora import add_lora, load_variant
-from tasks.tuning.step import score_cases
 from tests.tolerances import near
 from tests.tuning import tiny
 
 CASES = [0, 1, 2, 3]
 # Of packed bfloat16 on the CPU from stock in float32: MLX's kernel there sums in bfloat16 too. Measured: 0.05 and 0.25 of the
-# largest gradient of a tensor, 3e-3 of the loss, 0.08 and 0.23 of a log-probability, 2e-3 between two micro-batches.
+# largest gradient of a tensor, 3e-3 of the loss, 2e-3 between two micro-batches.
 GRADIENTS = {"llama": 0.1, "gemma3_text": 0.4}
-LOG_PROBABILITIES = {"llama": 0.15, "gemma3_text": 0.4}
 LOSSES = 5e-3
 OTHER_ORDER = 5e-2
 
@@ -72,18 +69,13 @@ def gradients_of(adapted, some, micro_batch=4, key=None, prefix=None):
     return loss, gradients
 
 
-def test_the_weights_are_those_of_the_backend(variant):
-    stack = loaded(variant).stack
-    assert str(stack.dtype) == f"mlx.core.{backend().compute_dtype}"
-    packed = "scales" in stack.layers[0].self_attn.q_proj
-    assert packed == (backend().compute_path == "packed")
-
-
 @pytest.mark.parametrize("variant", ["llama", "llama packed", "gemma3_text", "gemma3_text packed"], indirect=True)
 def test_loss_and_gradients_are_stocks_and_those_of_another_scale_are_not(variant):
     some = tiny.cases(4, stock_mask=True)
     oracle = tiny.stock(stock_model(variant), some, CASES)
     adapted = loaded(variant)
+    assert str(adapted.stack.dtype) == f"mlx.core.{backend().compute_dtype}"
+    assert ("scales" in adapted.stack.layers[0].self_attn.q_proj) == (backend().compute_path == "packed")
     tolerance = near(1e-5, GRADIENTS[variant[0]])
     loss, gradients = gradients_of(adapted, some)
     assert loss == pytest.approx(oracle.loss, rel=near(1e-5, LOSSES))
@@ -93,21 +85,6 @@ def test_loss_and_gradients_are_stocks_and_those_of_another_scale_are_not(varian
         layer.self_attn.v_proj.scale *= 1.5
 
     assert tiny.largest_difference(gradients_of(adapted, some)[1], oracle.gradients) > tolerance
-
-
-def test_scores_are_those_of_a_full_pass_of_stock_and_those_of_a_shorter_prompt_are_not(variant):
-    some = tiny.cases(5)
-    model = stock_model(variant).stack.model
-    adapted = loaded(variant)
-    logp = score_cases(adapted, tiny.no_store(adapted, some)).label_logp
-
-    def expected(drop):
-        logits = [np.array(model(mx.array([case.prompt[drop:]]))[0, -1]) for case in some.encoded]
-        rows = [row - np.logaddexp.reduce(row.astype(np.float64)) for row in logits]
-        return np.array([row[list(some.label_tokens)] for row in rows])
-
-    tolerance = near(2e-4, LOG_PROBABILITIES[variant[0]])
-    assert np.abs(logp - expected(0)).max() <= tolerance < np.abs(logp - expected(1)).max()
 
 
 def test_neither_the_micro_batch_nor_the_stored_prefix_changes_the_gradients(variant, tmp_path):

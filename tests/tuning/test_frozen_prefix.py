@@ -11,7 +11,6 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
 from tasks.tuning import activations
 from tasks.tuning.activations import PrefixStore, open_prefix
-from tasks.tuning.memory import DiskSpace
 from tasks.tuning.step import score_cases
 from tests.tuning import tiny
 
@@ -38,17 +37,10 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix(tmp_path, computed):
         adapted = tiny.adapted("llama", 4, True, recipe)
         prefixes = [opened(tmp_path, adapted, some) for some in (train, valid)]
         assert all(p.own_hidden is not None for p in prefixes)
+        assert (tmp_path / "prefixes").stat().st_mode & 0o077 == 0, "texts could be guessed from activations"
         assert number == 0 or len(computed) == 2, "computed again for another recipe"
 
     assert computed == [train, valid]
-
-
-def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_path):
-    adapted = tiny.adapted("llama", 4, True)
-    some = tiny.cases(6)
-    for _ in range(2):  # computed, and used again
-        assert opened(tmp_path, adapted, some).own_hidden is not None
-        assert (tmp_path / "prefixes").stat().st_mode & 0o077 == 0
 
 
 def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damaged_one_again(
@@ -76,6 +68,9 @@ def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are
     events = []
     stored = opened(tmp_path, adapted, some, events.append)
     assert "saves 33% of a step" in events[0].message
+    assert opened(tmp_path / "none", adapted, some, events.append, 0).own_hidden is None
+    assert "not stored: 0 of 4 blocks would save 0% of a step" in events[-1].message
+    assert not (tmp_path / "none").exists() or not list((tmp_path / "none").iterdir())
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
     assert opened(tmp_path, adapted, some).boundary == 2, "what is stored is used"
     other = tiny.cases(6, seed=2)
@@ -87,14 +82,6 @@ def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are
 
     with pytest.raises(BadInput, match="TRIAGE_PREFIX_BYTES=much: 'much' is not a number of bytes such as 4GB"):
         opened(tmp_path, adapted, other)
-
-
-def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
-    adapted = tiny.adapted("llama", 4, True)
-    events = []
-    some = tiny.cases(6)
-    assert opened(tmp_path, adapted, some, events.append, 0).own_hidden is None
-    assert "not stored: 0 of 4 blocks would save 0% of a step" in events[0].message and not list(tmp_path.iterdir())
 
 
 def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tmp_path):
@@ -132,18 +119,10 @@ def test_a_prefix_of_another_model_at_another_boundary_or_in_another_form_is_com
     assert len(computed) == 3
 
 
-@pytest.mark.parametrize("bounds", [{"limit": 1, "tokens_at_once": 4096}, {"tokens_at_once": 1}])
-def test_the_prefix_comes_out_the_same_in_small_passes(bounds, tmp_path):
+def test_the_prefix_comes_out_the_same_in_small_passes(tmp_path):
     adapted = tiny.adapted("llama", 4, True)
     usual = opened(tmp_path / "usual", adapted, tiny.cases(12))
-    store = PrefixStore(tmp_path / "bounded", "weights")
-    bounded = open_prefix(adapted.stack, tiny.cases(12), adapted.boundary, store, **bounds)
-    np.testing.assert_allclose(bounded.own_hidden, usual.own_hidden, atol=1e-5)
-
-
-def test_a_prefix_that_another_process_takes_away_while_they_are_counted_counts_nothing(tmp_path):
-    for name in ("stored", "taken"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "stored" / "own.npy").write_bytes(b"x" * 100)
-    (tmp_path / "taken" / "own.npy").symlink_to("nowhere")  # listed, and not there
-    assert DiskSpace.of(tmp_path).used == 100
+    for number, bounds in enumerate(({"limit": 1, "tokens_at_once": 4096}, {"tokens_at_once": 1})):
+        store = PrefixStore(tmp_path / str(number), "weights")
+        bounded = open_prefix(adapted.stack, tiny.cases(12), adapted.boundary, store, **bounds)
+        np.testing.assert_allclose(bounded.own_hidden, usual.own_hidden, atol=1e-5)

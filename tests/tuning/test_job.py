@@ -17,7 +17,7 @@ from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.children import forked_steps, run_child
-from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, LostChild
+from tasks.runtime.errors import BadInput, Diverged, DoesNotFit
 from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
@@ -130,29 +130,18 @@ def trained(study, folder, events=None, training=None, choice=WHOLE_BATCH, **rec
     return job.run(args, events.append if events is not None else lambda event: None)
 
 
-@pytest.mark.parametrize(
-    ("place", "micro_batch"),
-    [("in_prefix", 1), pytest.param("in_probe", 1, marks=pytest.mark.nightly), ("in_update", 2)],
-)
 def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_less(
-    study, tmp_path, monkeypatch, place, micro_batch, forked
+    study, tmp_path, monkeypatch, forked
 ):
     events: list[Event] = []
-    monkeypatch.setattr(rows, "JOB", f"{PROGRAMS}:{place}")
+    monkeypatch.setattr(rows, "JOB", f"{PROGRAMS}:in_update")
     study = study | {"home": str(tmp_path / "home")}
     summary = train_in_children(
         study, tmp_path / "training", events, recipe={"iterations": 2}, training={"memory": "1GB"}
     )
-    assert (summary["micro_batch"], summary["checkpointed_blocks"]) == (micro_batch, micro_batch == 1)
+    assert (summary["micro_batch"], summary["checkpointed_blocks"]) == (2, False)
     assert summary["memory_budget_bytes"] == 1_000_000_000
     assert sum("Out of memory: retrying with micro-batch" in getattr(event, "message", "") for event in events) == 1
-
-
-@pytest.mark.nightly
-def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "JOB", f"{PROGRAMS}:little_in_update")
-    with pytest.raises(LostChild):
-        train_in_children(study, tmp_path / "training")
 
 
 def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with_and_lack_of_room_is_warned_of(
@@ -170,7 +159,9 @@ def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with_and_lack_of_r
     assert trained(study, tmp_path / "without", events, iterations=2)["frozen_blocks_stored"] == 0
     assert any("began without one" in getattr(event, "message", "") for event in events)
     assert trained(study, tmp_path / "with")["frozen_blocks_stored"] == 2
-    trained(study, tmp_path / "other", name="other", rank=8, scale=5.0, dropout=0.0, batch_size=2)
+    assert not any("cost_weight 5" in getattr(event, "message", "") for event in events)
+    trained(study, tmp_path / "other", events, name="other", rank=8, scale=5.0, dropout=0.0, cost_weight=5.5)
+    assert any("cost_weight 5.5 is above 5" in getattr(event, "message", "") for event in events)
     assert len(list((tmp_path / "home/prefixes").iterdir())) == 2, "train and valid, whatever the recipe"
 
 
@@ -257,9 +248,7 @@ def refusal(study, folder, kind=BadInput, **training) -> str:
 
 def test_a_budget_smaller_than_one_case_and_a_window_that_no_prompt_fits_are_refused_in_a_sentence(study, tmp_path):
     assert "is less than one case needs" in refusal(study, tmp_path / "memory", DoesNotFit, memory="300KB")
-    longest = max(len(json.loads(line)["text"]) for line in (Path(study["data"]) / "train.jsonl").open())
-    sentences = {refusal(study, tmp_path / str(window), max_tokens=window) for window in (64, 80)}
-    assert longest > 100 and all("raise training.max_tokens" in sentence for sentence in sentences)
+    assert "raise training.max_tokens" in refusal(study, tmp_path / "window", max_tokens=64)
 
 
 def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_again(study, tmp_path, forked):
@@ -286,12 +275,3 @@ def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_aga
     assert len(probes) == 2  # again: the peaks of so small a model vary by a third with its threads
     room = less["limit"] - needed() - less["cache_bytes"]
     assert less["micro_batch"] == 1 + room // probes[-1].further_bytes < 4
-
-
-def test_a_cost_weight_above_5_is_warned_of_and_5_is_not(study, tmp_path):
-    def warned(cost_weight: float) -> bool:
-        events: list[Event] = []
-        trained(study, tmp_path / str(cost_weight), events, cost_weight=cost_weight)
-        return any(isinstance(e, StepWarning) and e.message.startswith("cost_weight") for e in events)
-
-    assert study["experiment"]["recipe"]["kind"] == "safety" and warned(5.5) and not warned(5.0)

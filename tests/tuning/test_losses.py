@@ -1,6 +1,7 @@
 """The safety loss reaches the gradients, does what its formula says, and neither explodes nor collapses."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import mlx.core as mx
 import numpy as np
@@ -91,13 +92,13 @@ def test_a_constant_matrix_with_unit_weights_is_exactly_the_plain_loss():
     assert all((constant[2][k] == plain[2][k]).all() for k in plain[2])
 
 
-@pytest.mark.parametrize(("truth", "decision"), [(t, a) for t in LABELS for a in LABELS if t != a])
-def test_any_changed_cost_reaches_the_gradient_of_a_batch_with_its_row(truth, decision):
-    changed = {t: dict(row) for t, row in tiny.COST.items()}
-    changed[truth][decision] += 5
+def test_any_changed_cost_reaches_the_gradient_of_a_batch_with_its_row():
     before = gradients_of(tiny.safety())
-    after = gradients_of(tiny.safety(cost_matrix=changed))
-    assert tiny.largest_difference(after[2], before[2]) > 1e-5
+    for truth, decision in permutations(LABELS, 2):
+        changed = {t: dict(row) for t, row in tiny.COST.items()}
+        changed[truth][decision] += 5
+        after = gradients_of(tiny.safety(cost_matrix=changed))
+        assert tiny.largest_difference(after[2], before[2]) > 1e-5, (truth, decision)
 
 
 def test_class_weights_survive_a_batch_of_two_cases_of_one_class():
@@ -126,17 +127,3 @@ def test_labels_of_several_tokens_are_scored_to_their_full_length_in_the_cost(te
         q = np.exp(logp) / np.exp(logp).sum()
         cost += q @ make_objective(tiny.safety(), some.labels).costs[case.label] / len(CHOSEN)
     assert with_cost[1][2] == pytest.approx(tiny.safety().cost_weight * cost, rel=1e-3)
-
-
-def test_the_cost_gradient_on_a_label_logit_is_at_most_a_quarter_of_lambda():
-    objective = make_objective(tiny.safety(), np.array([0, 1, 2]))
-    rng = np.random.default_rng(0)
-
-    for _ in range(50):
-        logp = mx.array(rng.normal(scale=4, size=(1, 3)).astype(np.float32))
-        for label in range(3):
-            labels = np.array([label], np.int32)
-            gradient = mx.grad(
-                lambda x, y=labels: objective_sum(LossTerms(mx.zeros(1), mx.zeros(1), x), y, objective, 1, 1)[0]
-            )(logp)
-            assert mx.abs(gradient).max().item() <= 0.25 + 1e-6

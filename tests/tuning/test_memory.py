@@ -58,13 +58,13 @@ def test_the_budget_is_the_grids_or_a_share_of_the_machine():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "attempts"),
+    ("chosen", "attempts", "memory", "most"),
     [
-        (MemoryChoice(4, limit=7), [None, (2, False), (1, False), (1, True)]),
-        (None, [None, (SMALLEST.micro_batch, SMALLEST.checkpointing)]),  # before anything was chosen
+        (MemoryChoice(4, limit=7), [None, (2, False), (1, False), (1, True)], "1.5GB", 1_500_000_000),
+        # before anything was chosen
+        (None, [None, (SMALLEST.micro_batch, SMALLEST.checkpointing)], "900TB", total_memory()),
     ],
 )
-@pytest.mark.parametrize(("memory", "most"), [("1.5GB", 1_500_000_000), ("900TB", total_memory())])
 def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(
     chosen, attempts, memory, most, tmp_path, monkeypatch
 ):

@@ -18,9 +18,9 @@ BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 
 
 @BOTH
-@pytest.mark.parametrize("precision", BUILT_IN.values(), ids=lambda one: one.name)
-@pytest.mark.parametrize("dense", [False, True])
-def test_loss_and_every_lora_gradient_equal_stock_mlx_lm(architecture, precision, dense):
+@pytest.mark.parametrize(("name", "dense"), [*((name, False) for name in BUILT_IN), ("4bit", True), ("nvfp4", True)])
+def test_loss_and_every_lora_gradient_equal_stock_mlx_lm(architecture, name, dense):
+    precision = BUILT_IN[name]
     packed = tiny.adapted(architecture, precision, dense=False)
     some = tiny.cases(4, stock_mask=True)
     oracle = tiny.stock(packed, some, [0, 1, 2, 3])

@@ -4,11 +4,9 @@ the problems of train, in texts that no other set has."""
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 
 import pytest
 from pydantic import ValidationError
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from tasks.corpus.case import Case, from_json, normal_text, to_json
 from tasks.corpus.check import check_data
@@ -18,8 +16,8 @@ from tasks.corpus.prepare import CARD, ingredients_of, prepare_dataset
 from tasks.corpus.reading.sources import locate
 from tasks.corpus.vignettes.adversarial import NAME, adversarial_records
 from tasks.corpus.vignettes.contrast.cases import KINDS
-from tasks.corpus.vignettes.generator import assign_sets, embedded_records, further_records
-from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, further_problems, problems
+from tasks.corpus.vignettes.generator import embedded_records, further_records
+from tasks.corpus.vignettes.knowledge_base import further_problems, problems
 from tasks.corpus.vignettes.sets import (
     EVALUATION_SIZES,
     FAMILIAR_VERSION,
@@ -36,7 +34,6 @@ from tests.corpus.vignettes.test_generator import SHARES
 SET = EvaluationSet(name=FAMILIAR, source="embedded")
 SMALL = Data(limits={"train": 48, "valid": 12, "calibration": 24, "test": 24})
 WITH_FURTHER = Data(train_cases=1500, further_share=0.5, contrast_share=0.2)
-CLOSEST = 0.65  # cosine of words and pairs of words, weighted by their rareness; equal wordings have 1
 
 
 def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs():
@@ -45,37 +42,15 @@ def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs():
     more = sets_of(WITH_FURTHER)
     in_train = Counter(case.case_id.rpartition("-")[0] for case in more["train"])
     assert in_train == {"train": 600, "train-further": 600, "train-contrast": 300}
-    assert {case.group for case in more["train"] if "further" in case.case_id} <= set(further_problems())
     assert more["valid"][:600] == usual["valid"] and len(more["valid"]) == 750
     assert all(more[name] == usual[name] for name in ("calibration", "test"))
     assert len({case.text for case in more["train"]}) == 1500
 
-
-def test_every_further_problem_has_cases_of_every_label():
     labels = defaultdict(set)
     for record in further_records(1500, SHARES):
         labels[record.facts.problem].add(record.case.label)
     assert set(labels) == set(further_problems()) and not set(labels) & set(problems())
     assert [problem for problem, case_labels in labels.items() if case_labels != set(LABELS)] == []
-
-
-@pytest.mark.nightly  # only other wordings could fail it, and those change the digests of the cases
-def test_no_wording_is_close_to_one_of_a_problem_that_a_model_is_judged_on():
-    set_of_problem = assign_sets()
-    judged = [problem for problem in problems().values() if set_of_problem[problem.id] != "train"]
-    held_out = [clause for problem in judged for clause in clauses(problem)]
-    further = [clause for problem in further_problems().values() for clause in clauses(problem)]
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"[a-z']+")
-    words.fit([*held_out, *further])
-    closest = (words.transform(further) @ words.transform(held_out).T).max(axis=1).toarray()[:, 0]
-    assert [clause for clause, cosine in zip(further, closest, strict=True) if cosine > CLOSEST] == []
-
-
-def clauses(problem: ClinicalProblem) -> Iterator[str]:
-    """Every complaint, wording and denial of a problem, without marks."""
-    facts = [words for fact in problem.all_facts for words in (*fact.say, *fact.deny)]
-    for clause in (*problem.complaint, *facts):
-        yield " ".join(re.findall(r"[a-z']+", clause.lower()))
 
 
 @pytest.mark.nightly  # only other wordings could fail it, and those change the digests of the cases
@@ -88,8 +63,7 @@ def test_no_case_is_nearly_one_that_a_model_is_judged_on():
 
 
 @pytest.mark.parametrize(
-    ("share", "inputs"),
-    [("further_share", {"further_problems"}), ("contrast_share", {"contrast", "contrast_words"})],
+    ("share", "inputs"), [("further_share", {"further_problems"}), ("contrast_share", {"contrast", "contrast_words"})]
 )
 def test_a_share_of_nothing_changes_no_digest_and_a_share_does(share, inputs):
     usual, none, some = (ingredients_of(locate(Data(**of))) for of in ({}, {share: 0}, {share: 0.1}))
@@ -102,16 +76,9 @@ def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_a
     folder = prepare_dataset(WITH_FURTHER.model_copy(update={"limits": limits}), tmp_path)
     assert derive_again(folder) == (1578, [])
     further, contrast = (folder / CARD).read_text(encoding="utf-8").split("## Further problems")[1].split("## Contrast")
-    words = " ".join(further.split())
-    counted = re.match(r"(\d+) cases of `train` \((\d+) ED, (\d+) GP, (\d+) HOME\) are about (\d+) further", words)
-    assert counted
-    cases, *labels, about = map(int, counted.groups())
-    assert cases == sum(labels) == 600
     train = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert about == len({case["group"] for case in train} & set(further_problems())) > 20
-    assert "A reader (" in words
-
-    assert "`train` teaches what takes an alarm back" in contrast
+    about = len({case["group"] for case in train} & set(further_problems()))
+    assert re.search(rf"600 cases of `train` \(.*\) are about {about} further", " ".join(further.split()))
     rows = re.findall(r"^\| (train|valid) \| (\w+) \| (\d+) \|", contrast, re.MULTILINE)
     assert [kind for _, kind, _ in rows] == [*KINDS, *KINDS]
     assert sum(int(count) for name, _, count in rows if name == "train") == 300
@@ -120,10 +87,8 @@ def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_a
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"further_share": -0.1}, "further_share"),
         ({"further_share": 0.95}, "further_share"),
         ({"contrast_share": -0.1}, "contrast_share"),
-        ({"contrast_share": 0.6}, "contrast_share"),
         ({"further_share": 0.5, "seed": 43}, "further_share needs data.seed = 42"),
         ({"further_share": 0.2, "source": "a.csv"}, "further_share: for source = 'embedded' only"),
         ({"contrast_share": 0.2, "source": "a.csv"}, "contrast_share: for source = 'embedded' only"),
@@ -138,8 +103,8 @@ def familiar(data: Data) -> list[Case]:
     return [record.case for record in evaluation_records(SET, data, sets_of(data)["train"])]
 
 
-@pytest.mark.parametrize("data", [Data(), WITH_FURTHER], ids=["standard", "further problems"])
-def test_its_cases_are_new_and_of_all_the_problems_that_train_has(data):
+@pytest.mark.parametrize(("data", "digest"), [(Data(), "3ea801cca025fb8a"), (WITH_FURTHER, "cd6a279ee5fe75b4")])
+def test_its_cases_are_new_and_of_all_the_problems_that_train_has(data, digest):
     sets = sets_of(data)
     cases = familiar(data)
     assert len(cases) == EVALUATION_SIZES[FAMILIAR] == 1200 == len({normal_text(case.text) for case in cases})
@@ -149,12 +114,8 @@ def test_its_cases_are_new_and_of_all_the_problems_that_train_has(data):
     assert near_duplicates({"train": sets["train"], FAMILIAR: cases}, threshold=0.6) == []
     counts = Counter(case.label for case in cases)
     assert [counts[label] for label in LABELS] == [324, 456, 420], "the shares of test"
-
-
-def test_the_cases_are_those_of_the_version_that_their_data_set_names():
-    """Other cases are another version: raise FAMILIAR_VERSION or GENERATOR_VERSION with these."""
-    digests = [digest_of(list(map(to_json, familiar(data))))[:16] for data in (Data(), WITH_FURTHER)]
-    assert digests == ["3ea801cca025fb8a", "cd6a279ee5fe75b4"] and FAMILIAR_VERSION == 1
+    # Other cases are another version: raise FAMILIAR_VERSION or GENERATOR_VERSION with these.
+    assert digest_of(list(map(to_json, cases)))[:16] == digest and FAMILIAR_VERSION == 1
 
 
 def test_a_data_set_holds_it_beside_sets_that_stay_as_they_are(tmp_path):
@@ -171,7 +132,6 @@ def test_a_data_set_holds_it_beside_sets_that_stay_as_they_are(tmp_path):
 
 
 def test_it_is_refused_beside_cases_of_ones_own_and_a_built_in_grid_leaves_it_out_there():
-    assert FAMILIAR in {entry.name for entry in load_grid("tuned").evaluation_sets}
     own = load_grid("tuned", ["data.source=my_cases.csv"])
     assert [entry.name for entry in own.evaluation_sets] == ["test_adversarial", "test_adversarial_2"]
     beside = f'evaluation_set=[{{name="{FAMILIAR}",source="embedded"}}]'

@@ -42,6 +42,7 @@ def count_calls(args, emit):
 
 
 def surroundings(args, emit):
+    emit(Note("surroundings"))
     return {"value": os.environ.get(args["name"]), "folder": str(Path.cwd()), "parent": os.getppid()}
 
 
@@ -67,7 +68,6 @@ def fail(args, emit):
 ERRORS = {
     "bug": ValueError("an ordinary bug"),
     "memory": MemoryError(),
-    "malloc": RuntimeError("[malloc] Unable to allocate 1234 bytes."),
     "disk": OSError(errno.ENOSPC, "No space left on device"),
     "disk in MLX": RuntimeError("[write] Unable to write 123 bytes to file."),
 }

@@ -8,24 +8,8 @@ from pathlib import Path
 from tasks.runtime.device import resident_bytes
 from tasks.runtime.events import Heartbeat, TrainingReport
 from tasks.spec import ExperimentSpec
-from tasks.tuning import activations, job, step
+from tasks.tuning import job, step
 from tasks.tuning.memory import budget
-
-
-def in_prefix(args, emit):
-    return _killed(args, emit, activations, "compute_prefix")
-
-
-def in_probe(args, emit):
-    return _killed(args, emit, job, "choose_micro_batch")
-
-
-def in_update(args, emit):
-    return _killed(args, emit, step, "update_gradients")
-
-
-def little_in_update(args, emit):
-    return _killed(args, emit, step, "update_gradients", hungry=False)
 
 
 def after_checkpoint(args, emit):
@@ -40,11 +24,11 @@ def after_checkpoint(args, emit):
     return job.run(args, die)
 
 
-def _killed(args, emit, module, name, hungry=True):
-    """The real job, which is killed in `module.name` unless its parent has told it to take less."""
+def in_update(args, emit):
+    """The real job, which is killed in its first update unless its parent has told it to take less."""
 
     def die(*positional, **named):
-        held_arrays = _take(0.95 * budget(ExperimentSpec.model_validate(args["experiment"]))) if hungry else []
+        held_arrays = _take(0.95 * budget(ExperimentSpec.model_validate(args["experiment"])))
         for _ in range(2):  # the next one may come too late, and one that was read before be written between
             emit(Heartbeat(resident_bytes()))
             time.sleep(0.1)
@@ -52,7 +36,7 @@ def _killed(args, emit, module, name, hungry=True):
         return held_arrays
 
     if args["choice"] is None:
-        setattr(module, name, die)
+        step.update_gradients = die
     return job.run(args, emit)
 
 
