@@ -33,7 +33,7 @@ from tasks.runtime.home import home
 from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
 from tasks.spec import Data, PromptChoice, Training
-from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
+from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.data import (
     TOKENS_AT_ONCE,
     EncodedCases,
@@ -73,16 +73,9 @@ def dropout(
     blocks = blocks_of(variant, layers)
     # Only test is used; the other sets are as small as they may be.
     limits = {"train": 3, "valid": 3, "calibration": 3, "test": max(scored, 10 * cases)}
-    args = {
-        "variant": str(variant),
-        "data": str(prepare_dataset(Data.model_validate({"limits": limits}), home())),
-        "folder": str(home() / "bench" / "dropout"),
-        "layers": layers,
-        "cases": cases,
-        "passes": passes,
-        "scored": scored,
-        "seconds": seconds,
-    }
+    data = prepare_dataset(Data.model_validate({"limits": limits}), home())
+    args = {"variant": str(variant), "data": str(data), "folder": str(home() / "bench" / "dropout"), "layers": layers}
+    args |= {"cases": cases, "passes": passes, "scored": scored, "seconds": seconds}
     measured = _measured(args)
 
     # Seconds of the whole task: its timed pieces, times how many of them it has.
@@ -95,16 +88,13 @@ def dropout(
     rows = []
     for engine, times in measured.items():
         ours = whole["score_ours" if engine.startswith("score") else "ours"]
-        rows.append(
-            {
-                "engine": engine,
-                "seconds of the whole task": f"{whole[engine]:.2f}",
-                "of timed pieces": str(len(times)),
-                "ours is faster": f"{whole[engine] / ours:.1f} x",
-            }
-        )
-    title = f"{name_of(model, bits, variant)}, {layers} of {blocks} blocks"
-    print_rows(title, rows)
+        row = {
+            "engine": engine,
+            "seconds of the whole task": f"{whole[engine]:.2f}",
+            "of timed pieces": str(len(times)),
+        }
+        rows.append(row | {"ours is faster": f"{whole[engine] / ours:.1f} x"})
+    print_rows(f"{name_of(model, bits, variant)}, {layers} of {blocks} blocks", rows)
 
 
 def _measured(args: dict[str, Any]) -> dict[str, list[float]]:
@@ -140,15 +130,13 @@ def measure(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     if engine.startswith("generate"):
         return {"seconds": _generations(adapted, cases)}
 
-    prefix = None
-    if engine in ("ours", "score_ours"):
-        # Stored before anything is timed, as it is for every recipe but the first.
-        store = PrefixStore(Path(args["folder"]), VariantManifest.read(Path(args["variant"])).digest)
-        prefix = open_prefix(adapted.stack, cases, adapted.boundary, store, emit)
-
+    # Stored before anything is timed, as it is for every recipe but the first.
+    store = PrefixStore(Path(args["folder"]), VariantManifest.read(Path(args["variant"])).digest)
+    prefix = open_prefix(adapted.stack, cases, adapted.boundary, store, emit)
     passes = itertools.count()
+    numbers = range(len(cases.encoded))
     work = {
-        "ours": lambda: _pass(adapted, prefix, next(passes)),
+        "ours": lambda: dropout_passes(adapted, prefix, numbers, 1, SEED + next(passes), lambda event: None),
         "full": lambda: _label_log_p(adapted, cases, (PASS_KEY, SEED + 2, next(passes))),
         "score_ours": lambda: score_cases(adapted, prefix),
         "score_full": lambda: _label_log_p(adapted, cases, None),
@@ -178,13 +166,6 @@ def _cases(args: dict[str, Any], training: Training) -> EncodedCases:
         numbers = sorted(nearest[: args["cases"]])
 
     return make_cases(template, [test.cases.encoded[number] for number in numbers])
-
-
-def _pass(adapted: Adapted, prefix: Prefix | None, number: int) -> np.ndarray:
-    """One dropout pass of ours over all cases: (cases, 3)."""
-    assert prefix is not None
-    numbers = range(len(prefix.cases.encoded))
-    return dropout_passes(adapted, prefix, numbers, 1, SEED + number, lambda event: None)[0]
 
 
 def _label_log_p(adapted: Adapted, cases: EncodedCases, key: tuple[int, ...] | None) -> np.ndarray:

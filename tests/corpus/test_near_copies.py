@@ -68,17 +68,6 @@ def test_a_part_of_the_runs_is_enough_to_find_copies_and_a_stock_phrase_makes_no
     assert sketch.every > 4 and sketch.pairs(0.8) == []
 
 
-def test_only_other_sides_count_and_stock_phrases_make_no_pairs():
-    rng = random.Random(2)
-    texts = [f"please help me as soon as you can {story(rng)}" for _ in range(200)]
-    texts += [texts[0], texts[1]]
-    sketch = Sketch.of(texts)
-    assert [(a, b) for a, b, _ in sketch.pairs(0.05)] == [(0, 200), (1, 201)]
-    assert sketch.pairs(0.05, np.zeros(202, dtype=int)) == []
-    sides = np.r_[np.zeros(201, dtype=int), [1]]
-    assert [(a, b) for a, b, _ in sketch.pairs(0.05, sides)] == [(1, 201)]
-
-
 @pytest.mark.parametrize(("count", "compared"), [(51, None), (60, None), (2000, 1000)])
 def test_however_many_near_copies_are_chained_together_and_across_sides(count, compared, monkeypatch):
     if compared is not None:

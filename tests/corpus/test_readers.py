@@ -126,19 +126,14 @@ def test_a_word_that_is_a_label_cannot_be_another_label(word, tmp_path):
         check_local(EvaluationSet(name="clinic", source=str(path), labels={word: "HOME"}))
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_options(kind, tmp_path):
-    path = jsonl(tmp_path, {"message": "a", "urgency": "ED"})
-    if kind == "csv":
-        path = csv(tmp_path, "message,urgency\na,ED\n")
+def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_options(tmp_path):
     data = Data(id_column="number", group_column="topic", rationale_column="why", subgroup_columns=("age",))
-    message = refusal(path, data)
-    assert "has no columns 'text', 'label', 'number' and 'topic'" in message
-    assert "its columns are 'message', 'urgency'; name the right ones as" in message
-    for setting in ("text_column (--text-column)", "id_column (--id-column)", "group_column (--group-column)"):
-        assert setting in message
-
-    assert "or add those that are missing" in message
+    columns = r"has no columns 'text', 'label', 'number' and 'topic'; its columns are 'message', 'urgency'; name .* as"
+    options = (
+        r".*text_column \(--text-column\).*id_column \(--id-column\).*group_column \(--group-column\).*or add those"
+    )
+    for path in (jsonl(tmp_path, {"message": "a", "urgency": "ED"}), csv(tmp_path, "message,urgency\na,ED\n")):
+        assert re.search(columns + options, refusal(path, data))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from tasks.models.convert import run_quantize
 from tasks.models.gguf_file import decode, open_gguf, unpermute
 from tasks.models.manifest import SourceManifest, VariantManifest, base_folder, variant_folder
+from tasks.models.sizes import expected_sizes, known_shape, stored_sizes
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, of_bits
 from tasks.runtime import store
@@ -71,6 +72,8 @@ def test_stored_bytes_are_those_of_the_formula(home, shape, bits, group_size):
 
     assert variant["bytes_by_part"]["norms"] == base["bytes_by_part"]["norms"]
     assert variant["stored_bytes"] == sum(variant["bytes_by_part"].values())
+    expected = expected_sizes(known_shape(shape), of_bits(bits), group_size)
+    assert stored_sizes(Path(variant["folder"]), group_size) == expected
     assert variant["bits_per_weight"] == variant["stored_bytes"] * 8 / variant["parameters"]
     unquantised = run_quantize(arguments(source, home, precision=BUILT_IN["bf16"].model_dump()))
     assert unquantised["folder"] == base["folder"] and unquantised["precision"] == "bf16"

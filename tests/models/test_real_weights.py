@@ -7,13 +7,10 @@ import pytest
 
 from tasks.grids.grid import known_models
 from tasks.models.convert import run_quantize
-from tasks.models.manifest import VariantManifest
-from tasks.models.sizes import expected_sizes, known_shape, stored_sizes
 from tasks.models.sources.fetch import fetch_base
-from tasks.precisions import BUILT_IN
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable
-from tasks.spec import LABELS, RandomSource
+from tasks.spec import LABELS
 from tests.models.stock import completed
 
 pytestmark = pytest.mark.weights
@@ -93,17 +90,3 @@ def test_the_licence_that_comes_with_the_weights_is_kept(real):
     assert manifest["licence"] == known_models()[real[0]].licence
     if real[0] == "gemma-3-270m":
         assert "licences/GEMMA_TERMS.html" in manifest["files"]
-
-
-@pytest.mark.nightly
-def test_every_precision_of_a_true_shape_has_the_bytes_that_follow_from_it(tmp_path):
-    name = "gemma-3-270m"
-    source = fetch_base(
-        known_models()[name].model_copy(update={"sources": (RandomSource(kind="random", shape=name),)}), tmp_path
-    )
-    for precision in BUILT_IN.values():
-        args = {"source": str(source), "root": str(tmp_path), "precision": precision.model_dump(), "group_size": 64}
-        folder = Path(run_quantize(args)["folder"])
-        expected = expected_sizes(known_shape(name), precision, 64)
-        assert stored_sizes(folder, precision.group_size_in(64)) == expected, precision.name
-        assert expected.manifest_entries().items() <= VariantManifest.read(folder).model_dump().items()

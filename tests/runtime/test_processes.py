@@ -57,24 +57,6 @@ def test_steps_are_forked_from_one_server_with_the_environment_of_their_time_and
     assert run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)["value"] is None
 
 
-def test_a_server_has_made_the_imports_and_mlx_and_the_blas_compute_in_its_steps_as_in_others(tmp_path):
-    """In a process of its own: the server of this one has started with other imports, or with none."""
-    code = (
-        "import sys; from pathlib import Path; from tasks.runtime.children import run_child\n"
-        "from tasks.runtime.children import forked_steps, import_ahead\n"
-        "mlx = 'tests.runtime.programs.mlx_steps'; folder = Path(sys.argv[1])\n"
-        f"with forked_steps(mlx, '{STEPS}'):\n"
-        "    import_ahead()\n"
-        f"    run_child('{STEPS}:count_calls', {{}}, folder)\n"  # when this one runs, the imports are made
-        f"    print(run_child('{STEPS}:imported_early', {{'spec': str(folder / 'spec.json')}}, folder)['early'])\n"
-        "    forked = [run_child(f'{mlx}:product', {}, folder) for _ in range(2)]\n"
-        "own_values = run_child(f'{mlx}:product', {}, folder)\n"
-        "print(forked == [own_values, own_values])"
-    )
-    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
-    assert result.stdout.split() == ["True", "True"], result.stderr
-
-
 def test_a_killed_server_takes_its_step_along_and_is_replaced(tmp_path):
     server = parent_of(tmp_path)
     events: list[Event] = []

@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx_lm.generate import generate_step
-from mlx_lm.utils import load, load_model
+from mlx_lm.utils import load_model
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
@@ -36,7 +36,7 @@ from tasks.tuning.data import load_set, load_template
 from tasks.tuning.lora import KeyedDropout, add_lora, load_variant, load_weights
 from tasks.tuning.rows import settings_digest
 from tasks.tuning.step import score_cases
-from tests.scoring.trained import lines, quiet, rows_of, score, train_and_score
+from tests.scoring.trained import in_stock, is_chat, lines, quiet, rows_of, score, train_and_score
 from tests.tolerances import near
 from warehouse.query import query
 
@@ -76,19 +76,11 @@ def seal_again(folder: Path) -> None:
 BOTH = pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
 
 
-def in_stock(args):
-    """The variant with its adapter in stock mlx-lm, in float32, and its tokenizer."""
-    stock, tokenizer = load(args["variant"], adapter_path=args["folder"])
-    stock.set_dtype(mx.float32)
-    stock.eval()
-    return stock, tokenizer
-
-
 @BOTH
 def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilities(model, study):
     _, args, scores = study[model, "balanced_safe"]
     stock, tokenizer = in_stock(args)
-    chat = verify(Path(args["variant"]), deep=False)["prompt"] == "chat"
+    chat = is_chat(args)
     template = make_template(tokenizer, load_prompt(), chat)
     texts = {r["case_id"]: r["text"] for r in lines(Path(args["data"]) / "test.jsonl")}
 
@@ -130,10 +122,6 @@ def stock_losses(args, name, as_chat=None):
         losses_by_case.append(np.array(losses.tolist()))
 
     return losses_by_case
-
-
-def is_chat(args):
-    return verify(Path(args["variant"]), deep=False)["prompt"] == "chat"
 
 
 @BOTH

@@ -7,14 +7,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx_lm.utils import load
 
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
 from tasks.grids.grid import known_models, load_grid
 from tasks.spec import LABELS, ExperimentSpec, PromptChoice, experiments
 from tasks.tuning.data import load_set, load_template
-from tests.scoring.trained import train_and_score
+from tests.scoring.trained import in_stock, train_and_score
 
 WORDS = {"ED": "emergency", "GP": "doctor", "HOME": "home"}
 SETTINGS = [
@@ -56,9 +55,7 @@ def test_the_examples_are_among_the_tokens_that_all_cases_share(trained):
 
 def test_probabilities_are_those_of_the_whole_answers_in_stock_mlx_lm(trained):
     spec, args, scores = trained
-    stock, _ = load(args["variant"], adapter_path=args["folder"])
-    stock.set_dtype(mx.float32)
-    stock.eval()
+    stock, _ = in_stock(args)
     template = load_template(Path(args["variant"]), spec.prompt)
     cases = load_set(Path(args["data"]), "test", template, spec.training.max_tokens).cases
     scored = [json.loads(line) for line in (scores / "test.jsonl").read_text().splitlines()]

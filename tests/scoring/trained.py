@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+import mlx.core as mx
+from mlx_lm.utils import load
+
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import scores_folder, training_of
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.models.convert import run_quantize
 from tasks.models.sources.fetch import fetch_base
+from tasks.runtime.store import verify
 from tasks.scoring import job
 from tasks.spec import ExperimentSpec
 from tasks.tuning import job as training_job
@@ -46,3 +50,15 @@ def rows_of(spec, args, scores):
 
 def lines(path: Path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def is_chat(args) -> bool:
+    return verify(Path(args["variant"]), deep=False)["prompt"] == "chat"
+
+
+def in_stock(args):
+    """The variant with its adapter in stock mlx-lm, in float32, and its tokenizer."""
+    stock, tokenizer = load(args["variant"], adapter_path=args["folder"])
+    stock.set_dtype(mx.float32)
+    stock.eval()
+    return stock, tokenizer

@@ -206,20 +206,6 @@ def test_settings_of_a_recipe_and_of_a_grid_reach_the_adapter_that_is_trained(na
     assert tiny.largest_difference(*(tiny.flat(one.best) for one in (changed, training))) > 1e-6
 
 
-def test_a_step_evaluates_loss_parts_and_norm_in_one_graph_and_the_optimizer_in_another(tmp_path, monkeypatch):
-    """Each evaluation is a wait of the host for the device."""
-    evaluations = []
-    evaluate = mx.eval
-    monkeypatch.setattr(mx, "eval", lambda *arrays: evaluations.append(arrays) or evaluate(*arrays))
-    counts = []
-    for iterations in (3, 6):
-        before = len(evaluations)
-        rarely = {"report_every": 100, "evaluate_every": 100} | {"max_gradient_norm": 1e-3}
-        run(tiny.safety(dropout=0.1, iterations=iterations), tmp_path / str(iterations), **rarely)
-        counts.append(len(evaluations) - before)
-    assert counts[1] - counts[0] == 2 * 3
-
-
 def test_patience_stops_after_evaluations_that_are_no_better_and_again_when_resumed(tmp_path):
     a_recipe = tiny.recipe(iterations=60, learning_rate=1e-30)
     stopped, again = (tiny.train(a_recipe, tmp_path, tiny.cases(9), patience=3).progress for _ in range(2))

@@ -15,8 +15,6 @@ from tasks.runtime.events import Answer, Note, Ready
 from tasks.runtime.locks import locked
 from tasks.runtime.store import build_folder
 
-IMPORTED = time.time()
-
 
 def add(args, emit):
     emit(Note("adding"))
@@ -44,11 +42,6 @@ def count_calls(args, emit):
 def surroundings(args, emit):
     emit(Note("surroundings"))
     return {"value": os.environ.get(args["name"]), "folder": str(Path.cwd()), "parent": os.getppid()}
-
-
-def imported_early(args, emit):
-    """Whether this module was imported before the step was known."""
-    return {"early": Path(args["spec"]).stat().st_mtime > IMPORTED}
 
 
 def chatter(args, emit):
