@@ -132,7 +132,6 @@ MLX = ("mlx", "mlx_lm", "transformers")
     ],
 )
 def test_plain_code_imports_no_prefect_and_statistics_no_mlx(beginning, forbidden):
-    """Direct imports; what those import is held by the order of the layers."""
     plain = ("tasks/folder", "tasks.runtime", "warehouse")
     modules = [m for m in MODULES if m.startswith(beginning) and layer(m) in plain]
     uses = [(module, name) for module in modules for name in imports(MODULES[module])]

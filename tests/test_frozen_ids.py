@@ -80,8 +80,6 @@ def test_studies_of_before_keep_every_id_and_how_long_a_step_may_take_decides_no
 
 
 class YoungerRecipe(Recipe):
-    """A recipe with a setting that the first ids did not know."""
-
     ratio: Annotated[float, OMITTED_AT_DEFAULT] = Field(default=1.0)
     names: Annotated[tuple[str, ...] | None, OMITTED_AT_DEFAULT] = Field(default=None)
 

@@ -92,7 +92,6 @@ def test_the_recipes_of_the_ablation_differ_in_the_parts_of_the_safety_loss_alon
 
 @pytest.fixture
 def grid_file(tmp_path):
-    """Writes a grid file of given text and returns its path."""
     path = tmp_path / "mine.toml"
 
     def write(text: str) -> str:

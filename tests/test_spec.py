@@ -72,7 +72,6 @@ def ids(spec: ExperimentSpec, inputs: dict | None = None, sets: dict | None = No
 
 
 def changed_ids(inputs: dict | None = None, sets: dict | None = None, **spec) -> set[str]:
-    """Which ids differ once the experiment, `inputs` or `sets` (digests) differ."""
     before = ids(experiment())
     after = ids(experiment(**spec), inputs, sets)
     return {name for name in before if before[name] != after[name]}
@@ -139,7 +138,6 @@ def test_ids_are_readable_and_end_in_twelve_hex_digits():
 
 
 def test_ids_survive_a_round_trip_through_json_and_a_spec_never_changes_after_reading():
-    """Specs travel to tasks and children as JSON."""
     spec = experiment()
     assert ids(ExperimentSpec.model_validate(json.loads(spec.model_dump_json()))) == ids(spec)
     with pytest.raises(ValidationError, match="frozen"):

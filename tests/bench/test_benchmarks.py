@@ -42,7 +42,6 @@ def test_a_small_run_prints_its_figures_and_leaves_nothing(name, tmp_path):
     ("name", "arguments", "words"),
     [
         ("dropout", ["--model", "tiny-lama"], "Unknown base model 'tiny-lama'"),
-        ("training", ["--model", "tiny-llama", "--layers", "5"], "give 1 to 4"),
         ("corpus", ["smoke"], "no warehouse yet"),
     ],
 )

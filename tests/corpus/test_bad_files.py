@@ -156,7 +156,6 @@ def test_what_is_no_file_is_refused_by_training_and_check_alike(name, tmp_path):
 
 
 def fails(data: Data) -> bool:
-    """Whether the check finds an error; whatever is wrong is a sentence."""
     try:
         return check_data(data, (), {}).errors
     except BadInput as error:

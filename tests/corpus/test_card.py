@@ -95,6 +95,5 @@ def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not():
 
 
 def texts_digest(check: ReaderCheck, cases: Iterable[Case]) -> str:
-    """SHA-256 over the texts of the cases that were read, by id."""
     texts = {case.case_id: case.text for case in cases}
     return digest_of({case_id: texts[case_id] for case_id in check.answers})

@@ -65,7 +65,6 @@ def check(path: Path, **settings: Any) -> CorpusReport:
 
 
 def check_with(path: Path, outside: list[dict[str, Any]]) -> CorpusReport:
-    """The check with an evaluation set of these rows."""
     clinic = EvaluationSet(name="clinic", source=str(write(path.parent / "outside.jsonl", outside)))
     return check_data(Data(source=str(path)), (clinic,), {})
 
@@ -115,31 +114,26 @@ def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_thei
     assert not any("kind" in finding.remedy for finding in report.findings), "no patient's words in a report"
 
 
-def test_what_crosses_given_sets_fails(tmp_path):
+def test_what_crosses_given_sets_fails_and_the_list_places_each_pair_without_a_word_of_a_case(tmp_path):
     # enough for our split
     other_groups = [row for n, group in enumerate("ade") for row in rows(10, 10 * n, group=group)]
     train = [*other_groups, {"text": STORY, "label": "GP", "group": "b"}]
     assert not check(folder(tmp_path, train=train, test=rows(30, 100, group="t"))).errors
     near = {"text": STORY + " now", "label": "GP", "group": "c"}
-    report = check(folder(tmp_path, train=train, test=[*rows(30, 100, group="a"), near, train[3]]))
+    source = folder(tmp_path, train=train, test=[*rows(30, 100, group="a"), near, train[3]])
+    report = check(source)
     assert finding_of(report, "same text in two sets").level == "error"
     assert finding_of(report, "groups that cross sets").detail == "1 of 5"
-    table = write(tmp_path / "a.jsonl", [*rows(60, group="Condition 3"), *rows(60, 100, group="condition  3")])
-    assert check(table).sets[0].groups == ["Condition 3"], "a group written in two ways is one"
     copies = finding_of(report, "nearly the same text across sets")
     assert copies.level == "error" and "train.jsonl, line 31 and" in copies.remedy
 
-
-def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_a_case(tmp_path):
-    near = {"text": STORY + " now", "label": "GP", "group": "b"}
-    train = [*rows(30, group="a"), {"text": STORY, "label": "GP", "group": "c"}]
-    source = folder(tmp_path, train=train, test=[*rows(30, 100, group="t"), near])
     result = run("check", str(source), "--list")
-    assert "Groups of train (2): a, c\n" in result.stdout and "Groups of test (2): b, t\n" in result.stdout
+    assert "Groups of train (4): a, b, d, e\n" in result.stdout and "Groups of test (2): a, c\n" in result.stdout
     assert "Pairs of nearly the same text (1):\n" in result.stdout
     assert f"{source / 'train.jsonl'}, line 31  and  {source / 'test.jsonl'}, line 31\n" in result.stdout
     assert "knee" not in result.stdout and result.exit_code == 1
-    assert "Groups of" not in run("check", str(source)).stdout
+    table = write(tmp_path / "a.jsonl", [*rows(60, group="Condition 3"), *rows(60, 100, group="condition  3")])
+    assert check(table).sets[0].groups == ["Condition 3"], "a group written in two ways is one"
 
 
 def test_a_large_cluster_of_near_copies_is_kept_in_one_set(tmp_path):
@@ -228,7 +222,6 @@ def test_repeated_rows_certify_nothing(tmp_path):
 
 
 def test_lengths_in_tokens_are_those_of_an_even_sample_and_of_the_longest_text(tmp_path, monkeypatch):
-    """Of the texts alone, neither padded nor cut."""
     monkeypatch.setattr(check_module, "SAMPLE", 40)
     write_tiny_tokenizer(tmp_path, chat=True)
     path = tmp_path / "tokenizer.json"

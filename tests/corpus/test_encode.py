@@ -96,8 +96,6 @@ def test_an_overlong_text_loses_its_middle_and_says_so_and_no_text_is_parsed(tem
 
 
 class GivenTokens:
-    """A tokenizer that gives each label these tokens."""
-
     def __init__(self, **tokens: tuple[int, ...]):
         self.tokens = tokens
 
@@ -114,13 +112,11 @@ class GivenTokens:
     ("tokens", "sentence"),
     [
         ({"ED": (14,), "GP": (7,), "HOME": (14, 24)}, "label HOME begins like ED in this tokenizer"),
-        ({"ED": (14, 24), "GP": (7,), "HOME": (14,)}, "label ED begins like HOME in this tokenizer"),
         ({"ED": (14,), "GP": (7,), "HOME": (7,)}, "does not give the label HOME back"),
         ({"HOME": (7,), "GP": (8,), "rest": (7,)}, "does not give the answer 'rest' of the label HOME back"),
     ],
 )
 def test_labels_that_tokens_do_not_tell_apart_are_refused(tokens, sentence):
-    """The probability of one would hold the other's, which then could never be decided."""
     answers = {"ED": "HOME", "GP": "GP", "HOME": "rest"} if "rest" in tokens else None
     prompt = load_prompt(PromptChoice(answers=answers)) if answers else replace(load_prompt(), plain_end=" end")
     with pytest.raises(BadInput, match=sentence):

@@ -113,7 +113,6 @@ def test_subgroups_are_read_from_the_columns_that_are_named(tmp_path):
 
 @pytest.mark.parametrize("word", ["ED", " Ed "])
 def test_a_word_that_is_a_label_cannot_be_another_label(word, tmp_path):
-    """It was silently relabelled: every emergency counted as home care."""
     written = ("ED", "ed", " Ed\n", "GP", "gp")
     path = jsonl(tmp_path, *({"text": f"story {n}", "label": label} for n, label in enumerate(written)))
     assert [case.label for case in read_set([path], Data(labels={word: "ED"}))] == ["ED"] * 3 + ["GP"] * 2

@@ -38,7 +38,6 @@ def random_blocks(kind: str, count: int, seed: int = 0) -> np.ndarray:
 def one_tensor(
     path: Path, data: np.ndarray, kind: str | None = None, name: str = "token_embd.weight", family: str = "llama"
 ) -> Path:
-    """A GGUF file with a single tensor; `kind` names the type of raw blocks."""
     writer = gguf.GGUFWriter(str(path), family)
     writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind] if kind else None)
     return _finish(writer, path)
@@ -115,7 +114,6 @@ def add_tokenizer(writer: gguf.GGUFWriter, scratch: Path) -> None:
 
 
 def wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> Path:
-    """A wheel that pip accepts, holding `files`."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
 
@@ -133,12 +131,10 @@ def wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> Pat
 
 
 def nothing_half_made(root: Path) -> bool:
-    """Whether no source folder, not even a part of one, was left below a home."""
     return not [p for p in (root / "sources").rglob("*") if p.is_dir() or p.name == "model.gguf"]
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Tensors of a safetensors file by name, widened to float32."""
     tensors: dict[str, mx.array] = mx.load(str(path))
     return {name: np.array(tensor.astype(mx.float32)) for name, tensor in tensors.items()}
 

@@ -5,7 +5,6 @@ from mlx_lm import load
 
 
 def completed(folder: str, text: str, tokens: int) -> str:
-    """What the model adds to the text greedily, in float32."""
     model, tokenizer = load(folder)
     model.set_dtype(mx.float32)
     ids = tokenizer.encode(text)

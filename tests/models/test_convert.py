@@ -39,7 +39,6 @@ def base_of(source: Path, root: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A home whose models are only read."""
     return tmp_path_factory.mktemp("home")
 
 
@@ -103,7 +102,6 @@ GGUF_FACTS = {
 
 @pytest.fixture
 def origin(tmp_path) -> Path:
-    """The folder of a source in a home, to be filled and sealed."""
     folder = tmp_path / "sources" / "own-000000000000"
     folder.mkdir(parents=True)
     return folder

@@ -95,7 +95,6 @@ def test_the_hubs_own_cache_serves_when_the_hub_does_not(hub, tmp_path):
 
 
 def forget(tmp_path: Path) -> None:
-    """Remove what was fetched, so that it is fetched again; the Hub's own cache stays."""
     shutil.rmtree(tmp_path / "root")
 
 

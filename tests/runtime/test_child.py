@@ -161,13 +161,11 @@ def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_l
 
 
 def process_id(event: Event) -> int:
-    """The process that a step of `programs/steps.py` names first in its note."""
     assert isinstance(event, Note)
     return int(event.message.split()[0])
 
 
 def ended(pid: int, seconds: float = 30.0) -> bool:
-    """Whether a process ends within so long."""
     wait_until(lambda: not alive(pid), seconds)
     return not alive(pid)
 

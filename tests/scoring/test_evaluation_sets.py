@@ -73,7 +73,6 @@ def failed_audits():
 
 
 def land_training(spec, args, scores):
-    """The training of the study and its evaluation on test, to which all others belong."""
     dataset = DatasetManifest.read(Path(args["data"]))
     variant = VariantManifest.read(Path(args["variant"]))
     training = args["training_id"]

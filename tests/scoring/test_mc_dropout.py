@@ -12,7 +12,7 @@ from tasks.tuning.data import EncodedCases, make_cases
 from tasks.tuning.step import label_terms
 from tests.tuning import tiny
 
-PASSES = 6
+PASSES = 3
 TWINS = (2, 5)
 ALIKE = Template(None, None, False, ((5, 9, 2), (5, 9, 2), (7, 2)), (2, 2, 1))  # two labels of the same tokens
 # differences of probabilities: by another mask, by another order of sums
@@ -22,7 +22,6 @@ ROUNDING = 1e-5
 
 @pytest.fixture(params=["llama", "gemma3"])
 def passes(request):
-    """Label probabilities of cases in every pass, by a model with dropout."""
     adapted = tiny.adapted(request.param, 4, True, tiny.recipe(dropout=0.3))
 
     def run(some: EncodedCases, numbers: list[int] | None = None, seed: int = 7) -> np.ndarray:
@@ -41,7 +40,6 @@ def with_twins(template: Template) -> EncodedCases:
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The largest difference of two cases' probabilities in each pass."""
     return np.abs(a - b).max(axis=-1)
 
 

@@ -25,7 +25,6 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A safety recipe of the smoke grid, trained and scored with answered examples: spec, arguments, scores."""
     patch = pytest.MonkeyPatch()
     home = tmp_path_factory.mktemp("prompt")
     patch.setenv("TRIAGE_HOME", str(home))

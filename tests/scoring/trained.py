@@ -38,13 +38,11 @@ def train_and_score(spec: ExperimentSpec, data: Path, home: Path) -> tuple[dict[
 
 
 def score(args, scores, emit=quiet, **values):
-    """Score the training that `args` describe into the folder `scores`."""
     shared = {key: args[key] for key in ("experiment", "variant", "data", "home")}
     job.run(shared | {"adapter": args["folder"], "sets": {"test": str(scores)}} | values, emit)
 
 
 def rows_of(spec, args, scores):
-    """The landing rows of a scores folder, by table."""
     return evaluation_rows(spec, scores, DatasetManifest.read(Path(args["data"])))
 
 

@@ -25,7 +25,6 @@ OTHER_ORDER = 5e-2
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory):
-    """A function that gives a folder with a tiny variant of an architecture at 4 bits."""
 
     @cache
     def folder_of(architecture):
@@ -42,7 +41,6 @@ def folder_of(tmp_path_factory):
 
 @pytest.fixture(params=["llama", "gemma3_text", "gemma3_text packed"])
 def variant(request, folder_of, monkeypatch):
-    """(the architecture, the folder of its variant)."""
     architecture, *packed = request.param.split()
     if packed:
         monkeypatch.setenv(VARIABLE, CPU_PACKED.name)

@@ -32,7 +32,6 @@ def trained(folder, architecture="llama", template=tiny.SINGLE, iterations=6, lo
 
 
 def assert_near(one, other):
-    """Whether two trainings, one of them with compiled updates, learned the same."""
     assert tiny.largest_difference(tiny.flat(one.best), tiny.flat(other.best)) <= 1e-5
     losses = [[point.loss for point in training.progress.curve] for training in (one, other)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -54,14 +53,12 @@ def test_a_training_with_compiled_updates_equals_one_without(architecture, choic
 
 
 def form_of_optimizer(folder):
-    """(shape, data type) of each array of an optimizer in the newest checkpoint."""
     (path,) = folder.glob("checkpoint/*/state.safetensors")
     return {name: (a.shape, a.dtype) for name, a in mx.load(str(path)).items() if name.startswith("optimizer.")}
 
 
 @pytest.mark.parametrize(("first", "lora_plus"), [("plain", 8.0), ("compiled", 1.0)])
 def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora_plus, tmp_path, monkeypatch):
-    """Each group of tensors has its own rate."""
     settings = {"report_every": 3, "lora_plus": lora_plus, "max_gradient_norm": 0.5}
     whole = trained(tmp_path / "whole", **settings)
 

@@ -17,7 +17,6 @@ from tests.tuning import tiny
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The sets for which a prefix was computed."""
     calls = []
     compute = activations.compute_prefix
     monkeypatch.setattr(activations, "compute_prefix", lambda *args: calls.append(args[1]) or compute(*args))

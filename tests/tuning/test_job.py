@@ -56,7 +56,6 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(study, tmp_path_factory) -> Path:
-    """The folder of the study's training that ran from its start to its end."""
     folder = tmp_path_factory.mktemp("whole") / "whole"
     job.run(study | {"folder": str(folder)}, lambda event: None)
     return folder

@@ -19,7 +19,6 @@ SETTINGS = {"lora_plus": 4, "label_weight": 3.0, "label_smoothing": 0.2, "sampli
 
 
 def uneven(template=tiny.SINGLE, counts=(2, 9, 1)):
-    """Cases of which `counts` have each label."""
     some = tiny.cases(sum(counts), template)
     labels = np.repeat(range(3), counts).tolist()
     encoded = [replace(case, label=label) for case, label in zip(some.encoded, labels, strict=True)]
@@ -155,7 +154,6 @@ def test_draws_follow_from_seed_and_epoch_alone_and_leave_no_case_of_a_label_beh
 
 
 def trained(folder, template=tiny.SINGLE, iterations=6, emit=lambda event: None, choice=None, **settings):
-    """(best adapters, curve) of a training on packed weights."""
     recipe = tiny.safety(dropout=0.1, iterations=iterations, **settings)
     model = tiny.adapted("llama", 4, False, recipe)
     values = {"valid": tiny.cases(4, template, seed=1), "max_gradient_norm": 0.5, "emit": emit, "choice": choice}

@@ -33,7 +33,6 @@ TRAINING = Training(num_layers=2)
 
 
 def recipe(**changes) -> Recipe:
-    """A small recipe; keyword arguments replace its values."""
     values = {
         "name": "tiny", "kind": "standard", "learning_rate": 1e-3, "batch_size": 4, "rank": 4, "scale": 5.0,
         "dropout": 0.0, "iterations": 6,
@@ -150,7 +149,6 @@ def train(a_recipe, folder, some, valid=None, emit=lambda e: None, choice=None, 
 
 
 def same_bits(one: dict, other: dict) -> bool:
-    """Whether tensors of two models are equal, each bit of them."""
     assert one.keys() == other.keys()
     return all((np.array(one[name]) == np.array(other[name])).all() for name in one)
 
@@ -160,7 +158,6 @@ class Killed(Exception):
 
 
 def die_at(update: int):
-    """Receives the events of a training, which it ends when this update is reported."""
 
     def emit(event):
         if isinstance(event, TrainingReport) and event.iteration == update:

@@ -61,7 +61,6 @@ def records() -> tuple[Record, ...]:
 
 @pytest.fixture(scope="module")
 def everyone(records: tuple[Record, ...]) -> tuple[Record, ...]:
-    """Cases of every kind: of the four sets, adversarial ones, and about further problems."""
     return (*records, *adversarial_records(), *further_records(3000, SHARES))
 
 
@@ -88,7 +87,6 @@ def test_the_label_of_every_case_is_derived_again_from_facts_that_agree_with_eac
 
 
 def present(record: Record) -> list[ClinicalFact]:
-    """The facts that a case has: red, amber and mild ones."""
     facts = record.facts
     return [problem_named(facts.problem).fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
 
@@ -130,7 +128,6 @@ def test_every_fact_of_a_case_is_told_in_its_text_and_so_is_every_denial(everyon
 
 
 def _tells(record: Record, wordings: tuple[str, ...]) -> bool:
-    """Whether the text of a case holds one of the wordings."""
     person = "I" if record.case.subgroup["voice"] == "patient" else record.facts.sex
     text = plain(record.case.text)
     return any(words in text for wording in wordings for words in _forms(wording, person))
@@ -309,7 +306,6 @@ def contrasts() -> tuple[Record, ...]:
 
 
 def pairs(records: tuple[Record, ...]) -> Iterator[tuple[Record, Record]]:
-    """The two cases of each pair: the alarm stands, and it is taken back."""
     by_name = {record.case.case_id: record for record in records}
     for name, record in by_name.items():
         if name.endswith("a"):
@@ -332,7 +328,6 @@ def test_an_alarm_that_is_no_longer_taken_back_makes_the_case_an_emergency(contr
 
 
 def entries(value: Any) -> Iterator[str]:
-    """Every wording in a bank."""
     if isinstance(value, str):
         yield value
         return

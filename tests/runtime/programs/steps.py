@@ -34,7 +34,6 @@ def name_processes(args, emit):
 
 
 def count_calls(args, emit):
-    """How often this process has called it."""
     count_calls.calls = getattr(count_calls, "calls", 0) + 1
     return {"calls": count_calls.calls}
 
@@ -116,7 +115,6 @@ def wait(args, emit):
 
 
 def build_slowly(args, emit):
-    """Is killed in mid build, with one file written."""
 
     def build(folder: Path):
         (folder / "half.bin").write_bytes(b"x" * 1000)
@@ -135,7 +133,6 @@ def measure(args, emit):
 
 
 def converse(args, emit):
-    """Answers each request with its words, in upper case; ends itself at a request to."""
     emit(Ready())
     answered = 0
     for group in requests(args["at_once"]):
