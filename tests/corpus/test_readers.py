@@ -80,6 +80,7 @@ def test_a_whole_number_is_one_name_however_it_is_written(value, read, tmp_path)
     data = Data(labels={str(value): "ED"}, subgroup_columns=("band",), rationale_column="why")
     (case,) = read_set([jsonl(tmp_path, row)], data)
     assert (case.group, case.label, case.subgroup) == (read, "ED", {"band": read})
+    assert case.case_id == case.rationale == (value if isinstance(value, str) else read)
 
 
 def test_a_named_group_column_must_be_in_every_row_and_may_be_null(tmp_path):

@@ -63,6 +63,10 @@ def test_a_killed_and_resumed_run_equals_one_that_never_stopped(whole, tmp_path)
     resumed = run(a_recipe, tmp_path)
     assert tiny.same_bits(training.best, resumed.best)
     assert without_speed(training.progress.curve) == without_speed(resumed.progress.curve)
+    for before in (1, 1 << 60):  # the largest peak of all its processes is kept
+        progress = Progress(peak_memory_bytes=before, peak_rss_bytes=before)
+        progress.keep_peaks()
+        assert (progress.peak_memory_bytes == before) == (progress.peak_rss_bytes == before) == (before > 1)
 
 
 def test_evaluation_cadence_does_not_change_the_training_and_the_same_one_twice_has_the_same_bits(whole, tmp_path):
