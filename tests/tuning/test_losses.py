@@ -57,7 +57,7 @@ def test_the_objective_equals_its_formula_and_finite_differences():
 
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
-    """The whole way: costs, softmax over the labels, head, blocks, LoRA. In float32, so the two largest entries of each."""
+    """The whole way: costs, softmax over the labels, head, blocks, LoRA. In float32, so the largest entry of each."""
     a_recipe = tiny.safety(cost_weight=20.0)
     some = tiny.cases(6, template)
     adapted = tiny.adapted("llama", 4, True, a_recipe)
@@ -74,7 +74,7 @@ def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
         gradient = with_cost[name] - without[name]
         start = np.array(value)
 
-        for at in np.argsort(-np.abs(gradient), axis=None)[:2]:
+        for at in np.argsort(-np.abs(gradient), axis=None)[:1]:
             costs = []
             for step in (5e-3, -5e-3):
                 moved = start.copy()
