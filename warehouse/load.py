@@ -22,13 +22,6 @@ from warehouse.rebuild import current
 FIRST_SECONDS = 30.0  # longer than any loader of ours holds the file
 LATER_SECONDS = 1.0  # while loading waits already: training is what the time is for
 LAST_SECONDS = 10.0  # at the end of a sweep
-# Whether evaluations are among these results, or belong to them.
-_JUDGED = """
-SELECT 1
-FROM evaluation LEFT JOIN sweep_member ON id = evaluation_id
-WHERE [evaluation_id, training_id, sweep_id] && $ids::VARCHAR[]
-LIMIT 1
-"""
 BETWEEN_SECONDS = 0.6  # longer than the pause of a process that waits for the file
 
 
@@ -74,8 +67,7 @@ def load_landings(
     with current(database, wait, folders[0].parent) as con:
         new_ids = [folder.name for folder in folders if fill(con, folder, manifests[folder])]
         # Once, after the last of them: a pool is made from all of its pairs.
-        if con.execute(_JUDGED, {"ids": new_ids}).fetchone():
-            pools.refresh(con)
+        pools.refresh_after(con, new_ids)
 
     _note_seen(path, contents)
     return new_ids

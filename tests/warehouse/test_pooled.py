@@ -1,5 +1,6 @@
 """Recipes over their seeds and adjusted bounds of a small warehouse: what is averaged, and that they stay current."""
 
+from datetime import datetime
 from statistics import mean
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from tests.warehouse.rows import assert_sound, evaluation, land_arm, land_pair, load_landing, training
+from tests.warehouse.rows import assert_sound, evaluation, full, land_arm, land_pair, load_landing, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.comparison import pools
 from warehouse.connect import reading, writing
@@ -214,6 +215,27 @@ def test_new_pairs_and_decisions_replace_the_figures_and_a_rebuild_gives_the_sam
     assert again.keys() == after.keys()
     for key, row in after.items():  # but for rounding: no order of seeds is kept
         assert [again[key][name] for name in ("low", "high")] == pytest.approx([row["low"], row["high"]]), key
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_large_pool_is_made_when_its_sweep_or_a_load_is_over(is_over, tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "AT_EACH_LANDING", CASES)
+    path = tmp_path / "w.duckdb"
+    land(tmp_path, "one", 10, 0.8)
+    sweep = full(
+        "sweep", sweep_id="sweep", study="s", grid="s", grid_digest="g", experiments=2,
+        started_at=datetime(2026, 3, 1), finished_at=datetime(2026, 3, 2) if is_over else None,
+    )  # fmt: skip
+    members = [full("sweep_member", sweep_id="sweep", id=id) for id in ("e4-one", "e8-one")]
+    write_landing(tmp_path, "sweep", "sweep", {"sweep": [sweep], "sweep_member": members})
+
+    for id in ("t4-one", "t8-one", "e4-one", "e8-one", "sweep"):
+        load_landing(tmp_path / id, path)
+
+    assert bool(summary(path)) == is_over
+    assert_sound(path)
+    bring_up_to_date(path)
+    assert summary(path)[ACCURACY]["seeds"] == 1
 
 
 def bounds(path, on):

@@ -3,7 +3,8 @@ precision and its reference. `pooled_metric` and `adjusted_bound` are kept equal
 models of now give.
 
 Both tables name by a digest what they were made from, and the views show figures of this digest
-alone, so that an old figure is never shown.
+alone, so that an old figure is never shown. Figures of many cases are made at the end of a sweep or
+of a load rather than after each landing.
 
 DuckDB alone at the top, so that a command which finds all figures loads no NumPy.
 """
@@ -83,6 +84,28 @@ GROUP BY looks
 HAVING count(*) FILTER (adjusted_method IS NULL) > 0
 ORDER BY looks
 """
+# Cases of all models on one set up to which its figures are made after each landing.
+AT_EACH_LANDING = 20_000
+
+# Evaluations on the sets whose figures are made after a landing.
+_TO_JUDGE = """
+WITH new AS (SELECT unnest($ids::VARCHAR[])),
+touched AS (
+    SELECT set_digest, false AS is_over
+    FROM evaluation
+    WHERE evaluation_id IN (FROM new) OR training_id IN (FROM new)
+    UNION
+    SELECT set_digest, finished_at IS NOT NULL
+    FROM sweep
+    JOIN sweep_member USING (sweep_id)
+    JOIN evaluation ON evaluation_id = id
+    WHERE sweep_id IN (FROM new)
+)
+SELECT unnest(list(DISTINCT evaluation_id))
+FROM touched JOIN evaluation USING (set_digest)
+GROUP BY set_digest
+HAVING bool_or(is_over) OR sum(cases) <= $most
+"""
 Pools = dict[str, list[list[str]]]  # both evaluations of each pair, by the digest of all
 
 
@@ -106,8 +129,10 @@ def without_figures(con: duckdb.DuckDBPyConnection, pools: Pools) -> Pools:
     return {pool: pairs for pool, pairs in pools.items() if pool not in stored}
 
 
-def refresh(con: duckdb.DuckDBPyConnection) -> None:
-    """Make the figures that are missing, in a transaction."""
+def refresh(con: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> None:
+    """Make the figures that are missing, in a transaction; with `only`, those of the pools and looks
+    on the cases of these evaluations.
+    """
     with transaction(con):
         pools = pools_to_store(con)
         con.execute(
@@ -115,14 +140,32 @@ def refresh(con: duckdb.DuckDBPyConnection) -> None:
             "DELETE FROM pooled_metric WHERE pool NOT IN (SELECT unnest($pools::VARCHAR[]))",
             {"pools": list(pools)},
         )
-        for pool, pairs in without_figures(con, pools).items():
+
+        missing = without_figures(con, pools)
+        looks = dict(con.execute(_LOOKS_WITHOUT_BOUNDS).fetchall())
+        if only is not None:
+            # All evaluations of a pool are on one set, as are those of looks: the first tells it.
+            missing = {pool: pairs for pool, pairs in missing.items() if pairs[0][0] in only}
+            looks = {digest: ids for digest, ids in looks.items() if ids[0] in only}
+
+        for pool, pairs in missing.items():
             insert_rows(con, "pooled_metric", pool_rows(con, pool, pairs))
-        for looks, ids in con.execute(_LOOKS_WITHOUT_BOUNDS).fetchall():
+        for digest, ids in looks.items():
             con.execute(
                 "DELETE FROM adjusted_bound WHERE evaluation_id IN (SELECT unnest($ids))",
                 {"ids": ids},
             )
-            insert_rows(con, "adjusted_bound", bound_rows(con, looks, ids))
+            insert_rows(con, "adjusted_bound", bound_rows(con, digest, ids))
+
+
+def refresh_after(con: duckdb.DuckDBPyConnection, ids: Collection[str]) -> None:
+    """Make the figures that landings lack; those that take long wait for the end of their sweep, or
+    for the next command that shows them.
+    """
+    values = {"ids": list(ids), "most": AT_EACH_LANDING}
+    on_these_sets = {id for (id,) in con.execute(_TO_JUDGE, values).fetchall()}
+    if on_these_sets:
+        refresh(con, on_these_sets)
 
 
 def pool_rows(
