@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from os import environ
 from pathlib import Path
+from typing import IO
 
 import duckdb
 
@@ -245,18 +246,27 @@ def unused(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
 
     Waits as `writing` does, and takes the lock that DuckDB takes.
     """
-    deadline = time.monotonic() + wait
-    with _exclusive(path, wait), path.open("r+b") as file:
-        while True:
+    with _exclusive(path, wait), contextlib.ExitStack() as opened:
+        if path.is_file():
             try:
-                # A POSIX record lock, as DuckDB takes: on Linux one of flock() would not exclude it.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                file = opened.enter_context(path.open("r+b"))
             except OSError as error:
-                if time.monotonic() >= deadline:
-                    raise _in_use(path, "another process") from error
-            time.sleep(0.1)
+                raise _no_place(path, str(error.strerror)) from error
+            _lock(file, path, wait)
         yield
+
+
+def _lock(file: IO[bytes], path: Path, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            # A POSIX record lock, as DuckDB takes: on Linux one of flock() would not exclude it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise _in_use(path, "another process") from error
+        time.sleep(0.1)
 
 
 def _connect(

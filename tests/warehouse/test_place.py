@@ -1,6 +1,8 @@
+import errno
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -81,3 +83,16 @@ def test_no_other_process_opens_a_file_while_it_is_replaced(landing):
         result = subprocess.run([sys.executable, "-c", code, str(warehouse_path())], capture_output=True, text=True)
     assert result.returncode and "lock on file" in result.stderr
     assert duckdb.connect(str(warehouse_path()), read_only=True).execute("SELECT 1").fetchall() == [(1,)]
+
+
+def test_a_file_that_may_not_be_written_is_refused_and_none_needs_no_lock(tmp_path, monkeypatch):
+    file = tmp_path / "w.duckdb"
+    with unused(file):
+        file.write_bytes(b"damaged")
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(BadInput, match=r"cannot be opened as a warehouse \(Permission denied\)"), unused(file):
+        pass
