@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +89,12 @@ def landed_at(folder: Path) -> str:
     return str(manifest.get("created") or "")
 
 
-def fill_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: LoadReport) -> None:
+def fill_part(
+    con: duckdb.DuckDBPyConnection,
+    folders: list[Path],
+    report: LoadReport,
+    after_each: Callable[[], object] = lambda: None,
+) -> None:
     """Fill in folders, and take them off the list, until the time of a part is over; the last part
     makes the figures of pools. A broken folder does not stop the others.
     """
@@ -105,6 +111,7 @@ def fill_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: LoadR
             report.contents.add((folder.name, manifest.digest))
         except (TriageError, OSError) as error:  # or another sweep is replacing it
             report.refused[folder.name] = str(error)
+        after_each()
 
     if not folders and report.loaded:
         pools.refresh(con)

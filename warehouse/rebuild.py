@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress
 
 from tasks.runtime.errors import BadInput, Locked, TriageError
 from tasks.runtime.home import home
@@ -34,6 +37,7 @@ from warehouse.schema import (
     FACTS,
     TABLES,
     VIEWS,
+    FactTable,
     create_statements,
     digests,
     own_tables,
@@ -50,24 +54,28 @@ LOCK_SECONDS = 5.0
 class RebuildReport(LoadReport):
     """What was loaded; `written`: ids that had no landing folder and were written as one first.
 
-    `kept`: where the old file is now, since it is damaged, or holds what no landing folder had; None
-    where the new one has all of it.
+    `kept`: where the old file is now, None where the new one has all that it held; `rows` of it
+    had no landing folder, None where it is damaged.
     """
 
     written: list[str] = field(default_factory=list)
     kept: Path | None = None
+    rows: int | None = 0
 
     def sentences(self) -> list[str]:
         """What became of the old file, and what the new one leaves out."""
         sentences = []
         if self.written:
             sentences.append(
-                f"Results without a landing folder were written as one first: {len(self.written)}."
+                "Results without a landing folder of this version were written as one first: "
+                f"{len(self.written)}."
             )
-        if self.kept is not None:
+        if self.kept is not None and self.rows is None:
+            sentences.append(f"The old file is damaged and kept: {self.kept}")
+        elif self.kept is not None:
             sentences.append(
-                "The old file is kept, since it is damaged or holds rows that no landing folder "
-                f"had: {self.kept}"
+                f"The old file is kept, since no landing folder of this version had {self.rows} of "
+                f"its rows: {self.kept}"
             )
         for kind, count in sorted(self.skipped.items()):
             sentences.append(f"Skipped, since this version does not know the kind {kind}: {count}.")
@@ -176,28 +184,40 @@ def _rebuild(root: Path, path: Path) -> RebuildReport:
     fresh = path.with_name(f".{path.name}.rebuild")
     for left_by_a_killed_one in (fresh, _write_ahead_log(fresh)):
         left_by_a_killed_one.unlink(missing_ok=True)
-    _fill(fresh, folders, report)
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Building the warehouse again", total=len(folders))
+        _fill(fresh, folders, report, lambda: progress.advance(task))
+
     _swap(root, fresh, path, report)
     _fill(path, _landed_since(root, report), report)
     return report
 
 
-def _fill(path: Path, folders: list[Path], report: LoadReport) -> None:
+def _fill(
+    path: Path,
+    folders: list[Path],
+    report: LoadReport,
+    after_each: Callable[[], object] = lambda: None,
+) -> None:
     """Fill folders into a file, which is made where there is none."""
     while folders or not path.exists():
         with current(path) as con:
-            fill_part(con, folders, report)
+            fill_part(con, folders, report, after_each)
 
 
 def _write_folders(old: duckdb.DuckDBPyConnection, root: Path) -> list[str]:
-    """Write the results of a file that have no landing folder as one; returns their ids."""
+    """Write the results of a file that have no landing folder of this version as one; returns their
+    ids. An earlier version's folder lacks columns, for which the file has values.
+    """
     written = []
     columns = _columns(old)
     for id, kind in _landed(old).items():
-        if (root / id).exists():
+        fact = FACTS[kind]
+        if (root / id).exists() and not _lacks_columns(root / id, fact):
             continue
 
-        fact = FACTS[kind]
         rows = {}
         for name in fact.tables:
             # A column that left since is left out; one that came since is NULL.
@@ -212,6 +232,18 @@ def _write_folders(old: duckdb.DuckDBPyConnection, root: Path) -> list[str]:
             written.append(id)
 
     return written
+
+
+def _lacks_columns(folder: Path, fact: FactTable) -> bool:
+    """Whether tables of a landing folder lack columns. A damaged folder is left to be named."""
+    if LandingManifest.read_if_complete(folder, deep=True) is None:
+        return False
+    files = {name: folder / f"{name}.parquet" for name in fact.tables}
+    return any(
+        set(tables()[name].names) - set(pq.ParquetFile(file).schema_arrow.names)
+        for name, file in files.items()
+        if file.is_file()
+    )
 
 
 def _columns(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
@@ -242,14 +274,30 @@ def _swap(root: Path, fresh: Path, path: Path, report: RebuildReport) -> None:
         # An open connection keeps writers out until the new file is there.
         with reading(path) as old:
             _fill(fresh, _landed_since(root, report), report)
-            lacks_a_folder = report.written or _landed(old).keys() - set(report.loaded)
-            # Of another version, or a user's own.
-            others = [f'FROM "{name}" LIMIT 1' for name in _columns(old).keys() - own_tables()]
-            holds_more = lacks_a_folder or any(old.execute(sql).fetchone() for sql in others)
-            report.kept = _replace(path, fresh, "before" if holds_more else None)
+            report.rows = _rows_without_folder(old, report)
+            report.kept = _replace(path, fresh, "before" if report.rows else None)
     except BadInput:
         with unused(path):
+            report.rows = None
             report.kept = _replace(path, fresh, "damaged")
+
+
+def _rows_without_folder(old: duckdb.DuckDBPyConnection, report: RebuildReport) -> int:
+    """How many rows of the old file no landing folder had, or had in a form that can be loaded."""
+    ids = [*report.written, *(_landed(old).keys() - set(report.loaded))]
+    id_columns = {name: fact.id_column for fact in FACTS.values() for name in fact.tables}
+    rows = 0
+    for name in _columns(old):
+        if name in id_columns:
+            condition = f"{id_columns[name]} IN (SELECT unnest(?::VARCHAR[]))"
+        elif name in own_tables():  # the loader fills it
+            continue
+        else:  # of another version, or a user's own
+            condition = "? IS NOT NULL"
+        count = old.execute(f'SELECT count(*) FROM "{name}" WHERE {condition}', [ids]).fetchone()
+        rows += count[0] if count else 0
+
+    return rows
 
 
 def _replace(path: Path, fresh: Path, reason: str | None) -> Path | None:

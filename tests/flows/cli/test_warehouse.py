@@ -226,7 +226,7 @@ def test_a_rebuild_says_what_it_did_and_every_result_is_back(pair, capsys, tmp_p
     assert app(REBUILD, standalone_mode=False) == 0
     out = capsys.readouterr().out
     assert f"The warehouse has been rebuilt from 4 landing folders: {warehouse_path()}" in out
-    assert "The old file is kept, since it is damaged" in out and f"{warehouse_path()}.damaged-" in out
+    assert "The old file is damaged and kept" in out and f"{warehouse_path()}.damaged-" in out
     assert query_rows("FROM prediction ORDER BY ALL") == before
 
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "without landing files"))
