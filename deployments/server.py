@@ -196,15 +196,19 @@ class Server:
         port: int = 0,
         log: Path | None = None,
     ) -> None:
+        taken = BadInput(
+            f"Port {port} is taken by another program, such as another Prefect server; stop "
+            "it, or choose another port with --port."
+        )
+        # A Mac would bind beside it, to another address.
+        if port and is_open(port):
+            raise taken
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._listener.bind((host, port))
         except OSError as error:
-            raise BadInput(
-                f"Port {port} is taken by another program, such as another Prefect server; stop "
-                "it, or choose another port with --port."
-            ) from error
+            raise taken from error
         self._listener.listen(BACKLOG)
         self.port = int(self._listener.getsockname()[1])
         self._environment = environment | {"PREFECT__SERVER_FINAL": "1"}  # as Prefect starts it

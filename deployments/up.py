@@ -23,8 +23,8 @@ from deployments.server import (
     Say,
     Server,
     api_url,
-    is_open,
     prefect_client,
+    server_version,
 )
 from deployments.workers import QUEUES, Worker, definitions, give_back_runs, register
 from tasks.runtime.errors import BadInput, Locked
@@ -64,7 +64,9 @@ def up(port: int, say: Say, notify: str | None = None, host: str = HOST) -> None
         with contextlib.suppress(OSError):  # the terminal may be gone
             say("Stopped. What was running goes on at the next `triage up`.")
     except Locked:
-        if not is_open(port):
+        try:
+            server_version(api_url(port))
+        except NoAnswer:
             raise BadInput(
                 f"`triage up` is running already, but not on port {port}; "
                 "stop it first, or use its port."
@@ -146,7 +148,11 @@ def server_environment(port: int, host: str = HOST) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         # All workers of this machine take turns at its accelerator.
         ACCELERATOR: "0",
-        **{name: value for name, value in os.environ.items() if value},
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if value or name not in ("PREFECT_HOME", ACCELERATOR)
+        },
         "PREFECT_API_URL": api_url(port),
         "PREFECT_UI_API_URL": f"http://{ui_host}:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -5,6 +5,7 @@ answer during a sweep; and what they serve, the work pool and the deployments of
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -29,6 +30,13 @@ EARLY_SECONDS = 60.0  # a worker that ends sooner has something wrong with it ..
 EARLY_ENDS = 5  # ... and after so many of them in a row, no further one would live
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 QUEUES = {"default": 1, "light": 4}  # of the pool, with the runs that its worker takes at a time
+
+
+def worker_name(queue: str = "default") -> str:
+    """The name of a worker of this TRIAGE_HOME, by which no two homes share the pool: runs would
+    land in the home whose worker happens to take them.
+    """
+    return f"triage-{hashlib.sha256(str(home()).encode()).hexdigest()[:12]}-{queue}"
 
 
 class Worker:
@@ -67,7 +75,7 @@ class Worker:
                 )
 
         arguments = ["prefect", "worker", "start", "--pool", POOL, "--work-queue", self._queue]
-        arguments += ["--limit", str(QUEUES[self._queue]), "--name", f"triage-{self._queue}"]
+        arguments += ["--limit", str(QUEUES[self._queue]), "--name", worker_name(self._queue)]
         self._process = start_bound(arguments, self._environment, log)
         self._started_at = time.monotonic()
         self._say(f"Worker {self._queue} started (process {self._process.pid}).")
@@ -111,7 +119,7 @@ def give_back_runs(api: str) -> None:
 def register(api: str) -> None:
     """Create the pool and the deployments of `prefect.yaml` on the server at `api`.
 
-    Raises NoAnswer.
+    Raises BadInput if workers of another TRIAGE_HOME serve the pool; NoAnswer.
     """
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
@@ -124,6 +132,20 @@ def register(api: str) -> None:
             template = ProcessWorker.get_default_base_job_template()
             pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
             client.create_work_pool(pool)
+
+        # Before there are deployments, whose runs a worker of another home would take.
+        own_names = {worker_name(queue) for queue in QUEUES}
+        other_names = [
+            worker.name
+            for worker in client.read_workers_for_work_pool(POOL)
+            if worker.status.value == "ONLINE" and worker.name not in own_names
+        ]
+        if other_names:
+            raise BadInput(
+                "Runs of this TRIAGE_HOME could land in another one, since the work pool "
+                f"{POOL} of {api} is served by {', '.join(other_names)}; choose another port with "
+                "--port, or stop that worker and wait two minutes."
+            )
 
         for definition in definitions():
             deploy(client, definition)

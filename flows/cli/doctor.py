@@ -33,6 +33,7 @@ from tasks.models.sources.fetch import availabilities, is_offered, is_unanswered
 from tasks.runtime.backend import (
     BACKENDS,
     backend,
+    has_apple_gpu,
     is_mac,
     os_version,
     processor,
@@ -139,6 +140,12 @@ def versions() -> dict[str, str]:
 def machine() -> list[Finding]:
     size = total_memory()
     text = f"{os_version()}, {chip()}, {cores()} cores, {size / 1e9:.1f} GB"
+    if is_mac() and not has_apple_gpu():  # a Python that was built for Intel's processors
+        remedy = (
+            "MLX needs Apple Silicon and a Python built for it: install Homebrew's uv for Apple "
+            "Silicon, then run `uv sync --python cpython-3.13-macos-aarch64`"
+        )
+        return [Finding("machine", "error", f"{text}, Python for {processor()}", remedy)]
     remedy = "close other programs, or stay with --model smollm2-135m"
     return [_of_size("machine", size, LITTLE_MEMORY, TOO_LITTLE_MEMORY, text, remedy)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from glob import escape
 from pathlib import Path
 
 from flows.cli.terminal import errors, print_line, printable, refresh_warehouse
@@ -83,8 +82,9 @@ def _why_absent(experiment: str, cells: Sequence[str]) -> str:
     for row in unfinished:
         reason = " ".join(str(row.error or "no reason is known").split()).rstrip(".")
         return f"{row.cell_id} has {row.status} and holds no model ({reason}); run its sweep again."
-    for path in (home() / "experiments").glob(f"{escape(experiment)}*/"):
-        return f"{path.name} is not finished yet; run its sweep to the end."
+    for path in (home() / "experiments").glob("*/"):
+        if path.name.startswith(experiment):
+            return f"{path.name} is not finished yet; run its sweep to the end."
 
     sentence = f"The warehouse holds no finished experiment {experiment!r}"
     if not cells:

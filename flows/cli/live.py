@@ -36,6 +36,8 @@ from tasks.runtime.events import (
     ValidationReport,
 )
 
+OF_THE_MACHINE = "GFLOP/s"  # stands in warnings about its speed, whose figures vary
+FIGURES = re.compile(r"[0-9.,]+")  # by which the notes of a base model's steps differ
 LOG_SECONDS = 15.0  # pause between the lines for a step where no table is drawn: a file or a pipe
 DRAWS_PER_SECOND = 4
 COLUMNS = ("experiment", "state", "iteration", "loss", "valid", "left")
@@ -119,6 +121,8 @@ class Display:
     def __init__(self, console: Console, selection: Selection) -> None:
         self.console = console
         self.step = "starting"
+        # The longest first: a name may be the beginning of another.
+        self.models = sorted((model.name for model in selection.models), key=len, reverse=True)
         sizes = set_sizes(selection.grid)
         self.rows = {
             spec.cell_id: Row(
@@ -144,12 +148,14 @@ class Display:
         row = self.rows.get(cell) or Row(cell, 0.0, 0, False)
         match event:
             case StepWarning():
-                self._print_once(f"WARNING  {event.message}", "bold yellow")
+                key = OF_THE_MACHINE if OF_THE_MACHINE in event.message else event.message
+                self._print_once(key, f"WARNING  {event.message}", "bold yellow")
             case Note():
-                self._print_once(event.message)
+                model = next((name for name in self.models if f" {name}" in title), "")
+                self._print_once(f"{model} {FIGURES.sub('', event.message)}", event.message)
             case Device():
                 device = f"device   {event.backend}, {event.compute_path}, {event.products}"
-                self._print_once(f"{device}, {event.gflops:.0f} GFLOP/s")
+                self._print_once(device, f"{device}, {event.gflops:.0f} GFLOP/s")
             case SourceReport():
                 self._print(f"weights  {event.model}: {event.source}, digest {event.digest[:12]}")
             case TrainingReport():
@@ -200,11 +206,10 @@ class Display:
             self.last_log = time.monotonic()
             self._print(self.step)
 
-    def _print_once(self, text: str, style: str | None = None) -> None:
-        """Print `text` unless a step has sent it before, whatever its figures are."""
-        words = re.sub(r"[0-9.,]+", "", text)
-        if words not in self.printed:
-            self.printed.add(words)
+    def _print_once(self, key: str, text: str, style: str | None = None) -> None:
+        """Print `text` unless one with this key was printed before."""
+        if key not in self.printed:
+            self.printed.add(key)
             self._print(text, style)
 
     def _print(self, text: str, style: str | None = None) -> None:

@@ -30,6 +30,8 @@ from tasks.runtime.home import existing_home, home
 from tasks.spec import BaseModelSpec
 from tasks.tuning.memory import DiskSpace
 
+MOST_ROWS = 20  # experiments on a terminal
+
 
 def print_plan(console: Console, selection: Selection) -> None:
     """Print the state of each experiment, the sources of weights, and estimates of time and disk."""
@@ -51,7 +53,10 @@ def print_plan(console: Console, selection: Selection) -> None:
             }
             for cell in cells
         ]
-        print_table(console, Table(f"Grid {selection.grid.name}", records), whole=True)
+        shown = records[:MOST_ROWS] if console.is_terminal else records
+        print_table(console, Table(f"Grid {selection.grid.name}", shown), whole=True)
+        if hidden := len(records) - len(shown):
+            say(f"and {hidden} more; all of them: the same command, followed by | cat")
 
         sources = availabilities(selection.models, home())
         for name, source_states in sources.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import Collection
@@ -17,6 +18,7 @@ from rich.console import Console
 from flows.cli.terminal import AsJson, console, load_what_waits, print_json, print_line
 from flows.report.figures import RANDOM, clock, counted, figure, verdict
 from flows.report.rows import Row, rows_of
+from tasks.models.manifest import has_random_weights
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import is_locked
@@ -92,17 +94,19 @@ def _line(
     training = reported = None
     is_scored = False
     values = {} if landed is None else vars(landed)
+    is_random = bool(values.get("random_weights"))
     if folder is not None:
         training = _training(folder)
         reported = Reported.of_running(folder)
         is_scored = any(intact_manifest(scores) for scores in (folder / "scores").glob("*-e*"))
+        is_random = is_random or (landed is None and _has_random_weights(folder))
 
     state = values.get("status")
     prevalence = values.get("ed_prevalence")
     cases = values.get("cases")
     return {
         "experiment": name,
-        "random_weights": bool(values.get("random_weights")),
+        "random_weights": is_random,
         "training": training,
         "running": reported and reported.model_dump(mode="json"),
         "evaluation": "done" if is_scored else None,
@@ -125,6 +129,15 @@ def _training(folder: Path) -> str:
     if is_locked(folder):
         return "running"
     return "resumable" if any((folder / "checkpoint").glob("[0-9]*")) else "not finished"
+
+
+def _has_random_weights(folder: Path) -> bool:
+    """Whether a training that has not landed has random weights; False if its variant is gone."""
+    try:
+        spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+        return has_random_weights(Path(spec["args"]["variant"]))
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def listed(lines: list[Line], show_all: bool) -> list[Line]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from flows.report.figures import counted, in_points, listed_name, random_mark
+from flows.report.figures import counted, in_points, listed_name, percent, random_mark
 from flows.report.rows import (
     COMMON_RULES,
     THRESHOLD,
@@ -259,9 +259,27 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, s
         words.append(f"{standing} in {NAMES[metric].partition(' by ')[0]}")
         parts.append(f"{NAMES[metric]} {' and '.join(map(in_points, rows))} ({standing})")
     of_recipe = f"{recipe.base_model} {recipe.recipe} at 4 and 8 bits"
+    figures = f"{of_recipe} minus {listed_name(baseline)}: {', '.join(parts)}."
     return (
         f"Beside the linear model: {', '.join(words)}.",
-        f"{of_recipe} minus {listed_name(baseline)}: {', '.join(parts)}.",
+        f"{figures} {_share(recipe, SIDES[1], baseline)}".strip(),
+    )
+
+
+def _share(row: Row, reference: str, baseline: Row | None) -> str:
+    """The margin as a share of what the model gains over the linear baseline; empty without one."""
+    value = getattr(baseline, row.metric, None)
+    if not is_number(value):
+        return ""
+    gain = (row.value_8bit or 0) - value
+    if row.metric in LOWER_IS_BETTER:
+        gain = -gain
+    name = NAMES[row.metric]
+    if gain <= 0:
+        return f"In {name} {bits_of(reference)} gain nothing over the baseline."
+    return (
+        f"The margin, {100 * row.margin:g} points, is {percent(round(row.margin / gain, 2))} of what "
+        f"{bits_of(reference)} gain over the baseline in {name}."
     )
 
 
@@ -283,7 +301,7 @@ def _compared(
 
 
 def _of_claim(claim: Row, study: Study) -> Answer:
-    """A sentence for each of its figures."""
+    """A sentence for each of its figures; the margin beside what is gained over the baseline follows."""
     sides = (claim.side, claim.reference)
     about = f"{claim.base_model} {claim.recipe}"
     when = f"{claim.registered_at:%Y-%m-%d}"
@@ -301,17 +319,19 @@ def _of_claim(claim: Row, study: Study) -> Answer:
 
     compared = _compared(pairs.values(), NAMES, claim.margin)
     sentences = []
+    shares = []
     for metric in claim.figures:
         row = compared[metric]
         units = counted(row.groups, "group") if row.groups else counted(row.cases, "case")
         of = f"{about}, {counted(row.seeds, 'training')} a side, {units}"
         sentences.append(_sentence(row, of, sides))
+        shares.append(_share(row, claim.reference, study.baseline))
 
     if missing := [str(seed) for seed in claim.seeds if seed not in pairs]:
         fixed += f" Seeds {', '.join(missing)} are missing: it is not complete yet."
     first = claim.figures[0]
     seeds = _seed_differences(study, pairs, first)
-    details = [fixed, _about_intervals(compared.values())]
+    details = [*filter(None, shares), fixed, _about_intervals(compared.values())]
     return Answer(" ".join(sentences), details, Primary(about, sides, compared[first], seeds))
 
 

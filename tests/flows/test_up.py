@@ -33,6 +33,7 @@ from deployments.workers import (
     Worker,
     give_back_runs,
     register,
+    worker_name,
 )
 from flows.compare import compare
 from flows.experiment import experiment
@@ -40,8 +41,8 @@ from flows.selection import Narrowing
 from flows.sweep import sweep
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from tasks.runtime.locks import at_work, locked
-from tests.http_server import QuietHandler, http_server
+from tasks.runtime.locks import ACCELERATOR, at_work, locked
+from tests.http_server import QuietHandler, http_server, replying
 
 
 def test_another_program_on_the_port_is_named():
@@ -54,17 +55,21 @@ def test_another_program_on_the_port_is_named():
     assert not (home() / "logs").exists(), "nothing was started"
 
 
+def test_no_server_listens_beside_another_one_as_a_mac_would_let_it(monkeypatch):
+    monkeypatch.setattr(temporary_server, "is_open", lambda port: True)
+    with pytest.raises(BadInput, match="Port 4200 is taken"):
+        temporary_server.Server({}, print, lambda: None, EVERYWHERE, 4200)
+
+
 def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port():
     lines = []
-    with locked(home() / "server"):
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen()
-            port = listener.getsockname()[1]
-            up(port, lines.append)
+    with locked(home() / "server"), http_server(replying('"3.9.1"')) as address:
+        port = int(address.rpartition(":")[2])
+        up(port, lines.append)
         assert lines == [f"Already running: http://127.0.0.1:{port}."]
-        with pytest.raises(BadInput, match="running already, but not on port"):
-            up(port, lines.append)
+        not_there = pytest.raises(BadInput, match="running already, but not on port")
+        with http_server(replying("of another program")) as address, not_there:
+            up(int(address.rpartition(":")[2]), lines.append)
 
 
 def test_a_comparison_before_anything_has_run_says_so_in_its_artifact(monkeypatch):
@@ -126,9 +131,21 @@ DESCRIPTION = {
 }
 SET_STATE = f"/flow_runs/{ID}/set_state"
 ACCEPTED = {"state": None, "status": "ACCEPT", "details": {"type": "accept_details"}}
+WORKERS = "/work_pools/triage/workers/filter"
+DEPLOYED = {WORKERS: [], "/flows/": {"id": ID}, "/deployments/": {"id": ID}, f"/deployments/{ID}": None}
 
 
-DEPLOYED = {"/flows/": {"id": ID}, "/deployments/": {"id": ID}, f"/deployments/{ID}": None}
+def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_is_deployed(tmp_path, monkeypatch):
+    workers = {worker_name(): "ONLINE", worker_name("light"): "ONLINE", "gone": "OFFLINE"}
+    own = [{"name": name, "status": status, "work_pool_id": ID} for name, status in workers.items()]
+    with server_that_has("/work_pools/triage", answers=DEPLOYED | {WORKERS: own}) as (api, requests):
+        register(api)
+        requests.clear()
+        monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "other"))
+        served = f"pool triage of {api} is served by {own[0]['name']}, .*; choose another port"
+        with pytest.raises(BadInput, match=served):
+            register(api)
+    assert [path for path, _ in requests] == [WORKERS]
 
 
 def test_schedules_are_given_to_new_deployments_only_and_are_off_until_a_person_switches_them_on():
@@ -291,6 +308,14 @@ def test_a_server_that_others_reach_needs_a_password(monkeypatch):
 
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "a:b")
     assert "127.0.0.1" not in server_environment(4200, EVERYWHERE)["PREFECT_UI_API_URL"]
+
+
+def test_a_variable_set_to_nothing_reaches_the_runs_unless_it_has_a_default(monkeypatch):
+    for name in ("CUDA_VISIBLE_DEVICES", "PREFECT_HOME", ACCELERATOR):
+        monkeypatch.setenv(name, "")
+    environment = server_environment(4200)
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment["PREFECT_HOME"] and environment[ACCELERATOR] == "0"
 
 
 def test_a_server_that_was_killed_knows_the_leases_that_have_ended_since(tmp_path):

@@ -226,6 +226,15 @@ def test_little_memory_and_little_disk_are_reported_before_a_study_fills_it(monk
     assert [finding.level] == levels(checks.machine()) == [level] and bool(finding.remedy) == (level != "ok")
 
 
+def test_a_mac_with_a_python_for_intel_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(checks, "chip", lambda: "Apple M4")
+    monkeypatch.setattr(checks, "total_memory", lambda: 16e9)
+    (finding,) = checks.machine()
+    assert finding.level == "error" and "--python cpython-3.13-macos-aarch64" in finding.remedy
+
+
 def test_a_library_of_the_wrong_version_is_an_error_of_this_project_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for name, needs, version, level in (

@@ -139,6 +139,7 @@ def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_simi
     load_all(tmp_path)
     names = offered("recipe1")
     assert names[0] == "smol-4bit-recipe1-s42" and sorted(names) == sorted(cells + baselines)
+    assert sorted(offered("/nosuch")) == sorted(names), "a path is no name"
     assert sorted(offered("nosuch", for_its_model=True)) == cells, "a baseline has no model"
     (choice,) = find_evaluations("smol-4bit-recipe1", for_its_model=True)
     assert choice.cell_id == "smol-4bit-recipe1-s42"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flows.cli.live import Display, live
 from flows.report.figures import clock
-from flows.selection import Narrowing, select
+from flows.selection import Narrowing, Selection, select
 from tasks.progress import publish
 from tasks.runtime.events import (
     Device,
@@ -73,16 +73,23 @@ def test_a_log_file_gets_the_same_as_lines(selection):
     assert lines == [f"{name}  loss 0.457  812 tokens/s  5 min left  (40 of 120)"], "not every update"
 
 
-def test_what_steps_repeat_is_printed_once_whatever_its_figures_are(selection, cells):
+def test_what_the_steps_of_a_base_model_repeat_is_printed_once_whatever_its_figures_are(selection, cells):
     device = Device("cpu", "dequantised_f32", "float32", "mkl", 200.0, 2, "m")
     busy = "Matrix products run at {} GFLOP/s although mkl is loaded: is the machine busy?"
     events = [device, replace(device, gflops=210.0), FROZEN, FROZEN, *(StepWarning(busy.format(n)) for n in (12, 9))]
     events += [Note(f"Memory: {size} MB, 0.8 MB of it for weights.") for size in (15165.9, 15021.3)]
-    assert lines_of(selection, *((f"train {cells[0].cell_id}", event) for event in events)) == [
+    events += [StepWarning(f"Micro-batch {size} is too large.") for size in (8, 4, 4)]
+    steps = [(f"train {cells[0].cell_id}", event) for event in events]
+    other = cells[0].model_copy(update={"model": cells[0].model.model_copy(update={"name": "tiny-gemma3"})})
+    steps.append((f"train {other.cell_id}", FROZEN))
+    assert lines_of(Selection(selection.grid, [*cells, other]), *steps) == [
         "device   cpu, dequantised_f32, BLAS mkl, 200 GFLOP/s",
         FROZEN.message,
         f"WARNING  {busy.format(12)}",
         "Memory: 15165.9 MB, 0.8 MB of it for weights.",
+        "WARNING  Micro-batch 8 is too large.",
+        "WARNING  Micro-batch 4 is too large.",
+        FROZEN.message,
     ]
 
 

@@ -113,6 +113,10 @@ def test_a_plan_says_cases_time_and_disk(offline, monkeypatch):
     selection = select("paper", only=Narrowing(bits=[4]))
     text = printed(selection)
     assert all(spec.cell_id in text for spec in selection.cells)
+    console = Console(file=(out := StringIO()), width=80, height=24, force_terminal=True, color_system=None)
+    print_plan(console, selection)
+    assert sum(spec.cell_id in out.getvalue() for spec in selection.cells) == 20
+    assert "and 10 more; all of them: the same command, followed by | cat" in out.getvalue()
     assert "prefixes not enough room: 2.84 GB are needed, and 0.30 GB are left of the budget" in text
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -85,12 +86,15 @@ def test_a_failed_run_is_left_out_once_other_settings_of_its_own_cell_have_lande
     assert sorted(names(printed())) == ["new", "newest", "of-another-cell"], "the last failure stands"
 
 
-def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(tmp_path, capsys):
+def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(tmp_path, capsys, monkeypatch):
     land_judged(tmp_path)
     running = home() / "experiments" / "running"
     running.mkdir(parents=True)
     report = TrainingReport(iteration=4, split="train", iterations=9, loss=0.5, tokens_per_second=8.0, seconds_left=3.0)
     reporting_to(running, lambda event: None)(report)
+
+    (running / "spec.json").write_text(json.dumps({"args": {"variant": "random"}}))
+    monkeypatch.setattr("flows.cli.status.has_random_weights", lambda folder: folder == Path("random"))
 
     with locked(running):
         status(as_json=True)
@@ -101,6 +105,7 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
     assert cells[2].startswith("1.00 [") and cells[2].endswith("] of 2 ED"), "of its emergencies, not of its 5 cases"
     local, landed = json.loads(capsys.readouterr().out)
     assert local["training"] == "running" and local["running"]["iteration"] == 4 and local["gates"] is None
+    assert local["random_weights"] is True
     assert landed["experiment"] == "t4" and landed["warehouse"] == "completed" and landed["ed_recall"] == 1.0
     assert landed["test_cases"] == 5 and landed["random_weights"] is False
     assert "not finished" in printed(), "its process has ended"

@@ -64,6 +64,7 @@ def test_without_a_claim_the_recipe_of_most_seeds_that_learned_something_answers
         "smollm2-135m tuned at 4 and 8 bits minus linear model (words, characters): macro-F1 -0.2 ["
     )
     assert "(no difference shown), over-triage by each model's threshold +3.6 [+0.3, +6.9] and +2.9 [" in tuned
+    assert tuned.endswith("The margin, 2 points, is 494% of what 8 bits gain over the baseline in accuracy.")
     assert others.startswith("3 recipes without a verdict, since ")
     assert "over trainings and 63 groups of cases; left out: chance in calibration" in intervals
     assert rest.startswith(
@@ -97,7 +98,10 @@ def test_with_a_claim_the_answer_speaks_of_it_alone(read, published):
         "Cannot tell whether 4 bits are as good as 8 bits in accuracy: -0.5 points [-3.5, +2.5];"
     )
     assert "(smollm2-135m tuned, 3 trainings a side, 63 groups). Cannot tell whether 4 bits miss more" in found.sentence
-    assert found.details[0] == FIXED and "tuned_safe" not in str(found.details)
+    accuracy, recall, fixed, *_ = found.details
+    assert accuracy == "The margin, 2 points, is 494% of what 8 bits gain over the baseline in accuracy."
+    assert recall == "In ED recall by each model's threshold 8 bits gain nothing over the baseline."
+    assert fixed == FIXED and "tuned_safe" not in str(found.details)
     assert len(primary_chart(found.primary).marks) == 1 + 3
 
 
