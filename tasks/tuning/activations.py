@@ -97,7 +97,7 @@ def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix
     if boundary == 0 or cases.leading == 0:
         return Prefix(stack, cases)
 
-    past, leading = _run_leading(stack, cases, boundary)
+    past, leading = _run_leading(Prefix(stack, cases), boundary)
     own_hidden = [
         run_blocks(stack, embed(stack, mx.array([row.inputs[cases.leading :]])), 0, boundary, past)
         for row in cases.rows
@@ -110,10 +110,14 @@ def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix
 
 
 def compute_prefix(
-    stack: Stack, cases: EncodedCases, boundary: int, folder: Path, tokens_at_once: int, emit: Emit
+    start: Prefix, boundary: int, folder: Path, tokens_at_once: int, emit: Emit
 ) -> dict[str, int]:
-    """Write the arrays of a prefix into `folder`; the counts that its manifest keeps."""
-    past, leading = _run_leading(stack, cases, boundary)
+    """Write the arrays of a prefix into `folder`, from those of a shallower one; the counts that its
+    manifest keeps.
+    """
+    stack = start.stack
+    cases = start.cases
+    past, leading = _run_leading(start, boundary)
     leading_rows = stored_form(leading[0])
     np.save(folder / "leading.npy", leading_rows, allow_pickle=False)
     lengths = [len(row.inputs) - cases.leading for row in cases.rows]
@@ -129,12 +133,10 @@ def compute_prefix(
         with path.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
-    embedded = Prefix(stack, cases)
-
     def hidden_of(numbers: list[int]) -> mx.array:
         longest = max(lengths[number] for number in numbers)
-        hidden = embedded.hidden([cases.rows[i] for i in numbers], cases.leading + longest)
-        return run_blocks(stack, hidden, 0, boundary, past)
+        hidden = start.hidden([cases.rows[i] for i in numbers], cases.leading + longest)
+        return run_blocks(stack, hidden, start.boundary, boundary, past)
 
     order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
     groups = filled_groups(order, [lengths[number] for number in order], tokens_at_once)
@@ -160,12 +162,13 @@ def tokens_that_fit(stack: Stack, cases: EncodedCases, limit: int) -> int:
     return max(1, limit // (2 * len(streams()) * stack.dtype.size * values))
 
 
-def _run_leading(
-    stack: Stack, cases: EncodedCases, boundary: int
-) -> tuple[list[SharedPast], mx.array]:
-    """Keys and values of the leading tokens in the blocks up to `boundary`, and their output (1, P, D)."""
+def _run_leading(start: Prefix, boundary: int) -> tuple[list[SharedPast], mx.array]:
+    """Keys and values of the leading tokens in the blocks from `start` to `boundary`, and their
+    output (1, P, D).
+    """
     past = [SharedPast() for _ in range(boundary)]
-    leading = run_blocks(stack, embed(stack, mx.array([cases.leading_tokens])), 0, boundary, past)
+    hidden = start.enter(start.stored_leading())
+    leading = run_blocks(start.stack, hidden, start.boundary, boundary, past)
     # Evaluated, since passes side by side read them on streams of their own.
     mx.eval(leading, [block.arrays() for block in past])
     return past, leading
@@ -208,6 +211,30 @@ class PrefixStore:
         )
 
 
+def is_stored(folder: Path, emit: Emit) -> bool:
+    """Whether a prefix is stored and holds what its name promises; else it is removed."""
+    if (verified_manifest(folder) or {}).get("key") == folder.name:
+        return True
+    if not folder.exists():
+        return False
+
+    with replacing(folder):
+        # Another process may have just put it there.
+        if (verified_manifest(folder) or {}).get("key") == folder.name:
+            return True
+        emit(StepWarning(f"The frozen prefix {folder} is damaged or another's; recomputing it."))
+        shutil.rmtree(folder, ignore_errors=True)
+
+    return False
+
+
+def load_prefix(stack: Stack, cases: EncodedCases, boundary: int, folder: Path) -> Prefix:
+    """The prefix whose arrays lie in `folder`, mapped and not read yet."""
+    files = [folder / f"{name}.npy" for name in ("leading", "own", "starts")]
+    arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+    return Prefix(stack, cases, boundary, *arrays)
+
+
 def open_prefix(
     stack: Stack,
     cases: EncodedCases,
@@ -217,57 +244,58 @@ def open_prefix(
     *,
     limit: int | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
-    store_it: bool = True,
+    stored: bool | None = None,
 ) -> Prefix:
     """The stored prefix of a set at a boundary, computed first if necessary, within `limit` bytes and
     `tokens_at_once` tokens a pass.
 
-    Steps start from the embedding where storing does not pay or has no room, and without `store_it`:
-    a training that began without a stored prefix is to end with the same bits.
+    Steps start from the embedding where storing does not pay or has no room. `stored`: whether the
+    resumed training began with a stored prefix, to end with the same bits; None if undecided.
     """
     blocks = f"{boundary} of {stack.depth} blocks"
     share = saving(boundary, stack.depth)
     if not pays(boundary, stack.depth):
         emit(Note(f"Frozen prefix not stored: {blocks} would save {share:.0%} of a step."))
         return Prefix(stack, cases)
-    if not store_it:
+    if stored is False:
         emit(Note("Frozen prefix not used: this training began without one."))
         return Prefix(stack, cases)
 
     folder = store.place(stack, cases, boundary)
     own_tokens = sum(len(row.inputs) - cases.leading for row in cases.rows)
     needed_bytes = (cases.leading + own_tokens) * stack.hidden_size * stack.dtype.size
-    # Asked first: another process may put it there meanwhile.
-    existed = folder.exists()
-    manifest = verified_manifest(folder)
-    if existed and (manifest or {}).get("key") != folder.name:
-        emit(StepWarning(f"The frozen prefix {folder} is damaged or another's; recomputing it."))
-        with replacing(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        manifest = None
-    if manifest is None:
+    exists = is_stored(folder, emit)
+    if not exists:
         space = DiskSpace.of(store.folder)
         if space.room < needed_bytes:
             emit(StepWarning(space.lack("Frozen prefix", needed_bytes, share)))
+            if stored:
+                sentence = "This training began with a stored prefix: its last bits may now differ."
+                emit(StepWarning(sentence))
             return Prefix(stack, cases)
 
     saved = f"saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."
     emit(Note(f"Frozen prefix of {blocks}: {saved}"))
 
     def build(temporary: Path) -> dict[str, Any]:
+        # From the nearest shallower one, which has the bits that its blocks gave.
+        start = Prefix(stack, cases)
+        for shallower in range(boundary - 1, 0, -1):
+            near = store.place(stack, cases, shallower)
+            if is_stored(near, emit):
+                start = load_prefix(stack, cases, shallower, near)
+                break
+
         tokens = tokens_at_once
         if limit is not None:
             tokens = min(tokens, tokens_that_fit(stack, cases, limit))
-        counts = compute_prefix(stack, cases, boundary, temporary, tokens, emit)
+        counts = compute_prefix(start, boundary, temporary, tokens, emit)
         names = {"key": folder.name, "variant": store.variant, "set_digest": cases.set_digest}
         return names | counts
 
-    if manifest is not None:
+    if exists:
         mark_used(folder)
     else:
         # Private, since texts could be guessed from activations.
         build_folder(folder, build, private=True)
-    files = [folder / f"{name}.npy" for name in ("leading", "own", "starts")]
-    # Mapped, and not read yet.
-    arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
-    return Prefix(stack, cases, boundary, *arrays)
+    return load_prefix(stack, cases, boundary, folder)

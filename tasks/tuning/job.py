@@ -201,7 +201,7 @@ def _set_up(job: TrainingJob, emit: Emit) -> tuple[TrainingRun, dict[str, Any]]:
             emit,
             limit=limit,
             tokens_at_once=job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE,
-            store_it=stored is None or name in stored,
+            stored=None if stored is None else name in stored,
         )
 
     train = prefixes["train"]

@@ -24,7 +24,7 @@ from tasks.runtime.device import keep_freed_memory
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import MANIFEST, verified_manifest, verify
 from tasks.spec import Recipe, Training
-from tasks.tuning.data import Key
+from tasks.tuning.data import LEADING, Key
 from tasks.tuning.model import Stack, take_apart
 
 Arrays = dict[str, mx.array]
@@ -52,6 +52,8 @@ class KeyedDropout(nn.Module):
         self._place = place
         self._width = width
         self._dropped_steps = round(probability * RANDOM_STEPS)
+        # The last mask of the leading tokens, which all parts of an update share, and its key.
+        self._last_leading: tuple[Leading, np.ndarray] | None = None
         self.set_keys(None)
 
     def set_keys(
@@ -81,15 +83,24 @@ class KeyedDropout(nn.Module):
         if leading is not None:
             rows.insert(0, leading)
 
-        masks = []
-        for key, count in rows:
-            size = count * self._width
-            # Raw PCG64 output, four draws in 64 bits, is the same in every numpy.
-            generator = np.random.PCG64(np.random.SeedSequence((*key, *self._place)))
-            draws = generator.random_raw(math.ceil(size / 4)).astype("<u8", copy=False).view("<u2")
-            masks.append(draws[:size].reshape(count, self._width) >= self._dropped_steps)
-
+        masks = [self._mask_of(row) for row in rows]
         return np.stack(masks) if leading is None else np.concatenate(masks)
+
+    def _mask_of(self, row: tuple[Key, int]) -> np.ndarray:
+        """(tokens, width) of one row: its key and number of tokens."""
+        if self._last_leading is not None and self._last_leading[0] == row:
+            return self._last_leading[1]
+
+        key, count = row
+        size = count * self._width
+        # Raw PCG64 output, four draws in 64 bits, is the same in every numpy.
+        generator = np.random.PCG64(np.random.SeedSequence((*key, *self._place)))
+        draws = generator.random_raw(math.ceil(size / 4)).astype("<u8", copy=False).view("<u2")
+        mask: np.ndarray = draws[:size].reshape(count, self._width) >= self._dropped_steps
+        if key[-1] == LEADING:
+            self._last_leading = (row, mask)
+
+        return mask
 
     def __call__(self, x: mx.array) -> mx.array:
         if self._keys is None or self._dropped_steps == 0:

@@ -2,13 +2,16 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
+from tasks.runtime.locks import replacing
 from tasks.tuning import activations
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.step import score_cases
@@ -19,7 +22,7 @@ from tests.tuning import tiny
 def computed(monkeypatch):
     calls = []
     compute = activations.compute_prefix
-    monkeypatch.setattr(activations, "compute_prefix", lambda *args: calls.append(args[1]) or compute(*args))
+    monkeypatch.setattr(activations, "compute_prefix", lambda *args: calls.append(args[0].cases) or compute(*args))
     return calls
 
 
@@ -40,6 +43,25 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix(tmp_path, computed):
         assert number == 0 or len(computed) == 2, "computed again for another recipe"
 
     assert computed == [train, valid]
+
+
+def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_path, monkeypatch):
+    some = tiny.cases(6)
+    blocks = []
+    run_blocks = activations.run_blocks
+    monkeypatch.setattr(activations, "run_blocks", lambda *args: blocks.append(args[2:4]) or run_blocks(*args))
+
+    for precision in ("float32", "bfloat16"):
+        adapted = tiny.adapted("llama", 4, precision == "float32")
+        adapted.stack.model.set_dtype(getattr(mx, precision))
+        whole = opened(tmp_path / precision / "whole", adapted, some, boundary=3)
+        opened(tmp_path / precision / "split", adapted, some, boundary=2)
+        blocks.clear()
+        split = opened(tmp_path / precision / "split", adapted, some, boundary=3)
+        assert set(blocks) == {(2, 3)}, "blocks that are stored are computed again"
+
+        for name in ("leading", "own_hidden", "starts"):
+            np.testing.assert_array_equal(getattr(split, name), getattr(whole, name))
 
 
 def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damaged_one_again(
@@ -75,6 +97,9 @@ def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are
     other = tiny.cases(6, seed=2)
     refused = opened(tmp_path, adapted, other, events.append)
     assert refused.boundary == 0 and "are left of the budget" in events[-1].message
+    places = PrefixStore(tmp_path, "weights")
+    open_prefix(adapted.stack, other, adapted.boundary, places, events.append, stored=True)
+    assert isinstance(events[-1], StepWarning) and "its last bits may now differ" in events[-1].message
     plain = score_cases(adapted, tiny.no_store(adapted, some)).label_logp
     np.testing.assert_allclose(score_cases(adapted, stored).label_logp, plain, atol=1e-5)
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "much")
@@ -98,6 +123,25 @@ def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tm
     every = mx.arange(1 << 16, dtype=mx.uint16).view(mx.bfloat16)
     assert (activations.stored_form(every) == np.arange(1 << 16)).all()
     assert (activations.of_stored_form(np.arange(1 << 16, dtype=np.uint16)).view(mx.uint16) == mx.arange(1 << 16)).all()
+
+
+def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_removed(tmp_path):
+    folder = tmp_path / "key"
+    events = []
+    for path in (folder, tmp_path / "whole"):
+        path.mkdir()
+        (path / "own.npy").write_bytes(b"numbers")
+        store.seal(path, {"key": "key"})
+
+    (folder / "own.npy").unlink()
+    with ThreadPoolExecutor(1) as pool, replacing(folder):
+        trusted = pool.submit(activations.is_stored, folder, events.append)
+        with pytest.raises(TimeoutError):
+            trusted.result(0.5)
+        shutil.rmtree(folder)
+        (tmp_path / "whole").rename(folder)
+
+    assert trusted.result() is True and events == [] and store.verify(folder)
 
 
 @pytest.mark.parametrize("other", ["model", "boundary", "packed"])

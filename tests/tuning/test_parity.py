@@ -86,3 +86,17 @@ def test_dropout_drops_the_share_that_it_names_scales_the_rest_and_follows_from_
     module.set_keys([(8,), (9,)], ((7,), 200))
     joined = np.array(module(mx.ones((600, 64))))
     assert (joined[:400].reshape(2, 200, 64) == dropped).all()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_no_mask_is_drawn_twice_in_an_update_however_many_parts_it_has(dense, monkeypatch):
+    drawn = []
+    seeded = np.random.SeedSequence
+    monkeypatch.setattr(np.random, "SeedSequence", lambda entropy: drawn.append(entropy) or seeded(entropy))
+    adapted = tiny.adapted("llama", 4, dense, tiny.recipe(dropout=0.1))
+    whole = tiny.gradients(adapted, tiny.cases(4), key=(1, 2))[2]
+    drawn.clear()
+    parts = tiny.gradients(adapted, tiny.cases(4), key=(1, 3), micro=1)[2]
+    assert drawn and len(drawn) == len(set(drawn))
+    again = tiny.gradients(adapted, tiny.cases(4), key=(1, 2), micro=1)[2]
+    assert tiny.largest_difference(again, whole) <= 1e-5 < tiny.largest_difference(parts, whole)
