@@ -239,8 +239,10 @@ def _manifest_entries(
     """The entries of VariantManifest, from the origin and from the files of the folder."""
     of_origin = ModelManifest.model_fields.keys() - Manifest.model_fields.keys()
     tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    has_template = (folder / "chat_template.jinja").is_file() or config.get("chat_template")
+    has_template = (folder / "chat_template.jinja").is_file()
+    if not has_template:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        has_template = bool(config.get("chat_template"))
     return {
         # Only models with terms of use have the key `terms`.
         **origin.model_dump(mode="json", include=of_origin, exclude_unset=True),

