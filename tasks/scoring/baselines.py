@@ -105,9 +105,10 @@ def dataset_baseline_rows(
         # scikit-learn is slow to import, and needed once per dataset.
         from tasks.scoring.linear import LinearModel
 
-        train = cases_of("train")
+        # Read before the try: a damaged file is a ValueError too.
+        train, valid, calibration_cases = map(cases_of, ("train", "valid", "calibration"))
         try:
-            linear = LinearModel(train, cases_of("valid"), cases_of("calibration"))
+            linear = LinearModel(train, valid, calibration_cases)
         except ValueError:  # nothing to tell cases apart by
             counts = Counter(case.label for case in train)
             most_frequent: Label = max(LABELS, key=lambda label: counts[label])

@@ -50,6 +50,12 @@ def test_a_constant_answers_one_label_and_offers_no_other_rule(name, label, data
     assert landed["evaluation"][0]["verdict"] == "unsafe"
 
 
+def test_a_damaged_set_is_an_error_and_no_constant(data):
+    (data / "valid.jsonl").write_text("{")
+    with pytest.raises(ValueError, match="Expecting property name"):
+        rows_by_set(LINEAR, data)
+
+
 def test_the_linear_model_has_every_rule_and_judges_a_further_set_by_those_of_the_calibration_set(data):
     landed = rows_by_set(LINEAR, data)
     assert list(landed) == ["test", "clinic"]
