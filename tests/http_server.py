@@ -27,9 +27,9 @@ def http_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]
             server.shutdown()
 
 
-def version_server(version: str, *, port: int = 0, descriptor: int | None = None) -> list[str]:
-    """The command of a server that answers a version to every request, on a port or on an open socket."""
-    return [sys.executable, __file__, version, str(port), *([] if descriptor is None else [str(descriptor)])]
+def version_server(version: str, descriptor: int) -> list[str]:
+    """The command of a server that answers a version to every request, on an open socket."""
+    return [sys.executable, __file__, version, str(descriptor)]
 
 
 def replying(text: str, status: int = 200, path: str | None = None) -> type[QuietHandler]:
@@ -45,9 +45,6 @@ def replying(text: str, status: int = 200, path: str | None = None) -> type[Quie
 
 
 if __name__ == "__main__":
-    descriptors = [int(text) for text in sys.argv[3:]]
-    handler = replying(f'"{sys.argv[1]}"')
-    server = HTTPServer(("127.0.0.1", int(sys.argv[2])), handler, bind_and_activate=not descriptors)
-    if descriptors:
-        server.socket = socket.socket(fileno=descriptors[0])
+    server = HTTPServer(("127.0.0.1", 0), replying(f'"{sys.argv[1]}"'), bind_and_activate=False)
+    server.socket = socket.socket(fileno=int(sys.argv[2]))
     server.serve_forever()

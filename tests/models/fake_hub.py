@@ -60,23 +60,15 @@ class FakeHub:
         return bytes(content)
 
 
-def serve(hub: FakeHub):
-    """Serve on a free local port; gives the address for HF_ENDPOINT."""
-    return serving(_Handler, hub)
-
-
-def serving(handler, hub):
-    """A server whose handlers have `hub`, on a free local port; gives its address."""
-    return http_server(type("Handler", (handler,), {"hub": hub}))
-
-
 @contextmanager
 def reached(hub: FakeHub | None, cache: Path, offline: bool = False):
     """huggingface_hub asks this Hub; without one, an address where nobody answers. Its settings, which it reads where a
     process starts, are set where it keeps them."""
     from huggingface_hub import constants
 
-    served: AbstractContextManager[str] = nullcontext("http://127.0.0.1:9") if hub is None else serve(hub)
+    served: AbstractContextManager[str] = nullcontext("http://127.0.0.1:9")
+    if hub is not None:
+        served = http_server(type("Handler", (_Handler,), {"hub": hub}))
     with served as address, pytest.MonkeyPatch.context() as patch:
         template = address + "/{repo_id}/resolve/{revision}/{filename}"
         settings = {"ENDPOINT": address, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": offline,

@@ -50,18 +50,14 @@ from tasks.corpus.vignettes.speech import american, conjugate, contract, lived_d
 from tasks.spec import Data, EvaluationSet, digest_of
 from tests.corpus.test_card import texts_digest
 
+SECOND = "test_adversarial_2"
 SHARES = (0.27, 0.38, 0.35)
 PROBLEMS = {"train": 100, "valid": 20, "calibration": 40, "test": 60}
 
 
 @pytest.fixture(scope="module")
-def records() -> tuple[Record, ...]:
-    return embedded_records()
-
-
-@pytest.fixture(scope="module")
-def everyone(records: tuple[Record, ...]) -> tuple[Record, ...]:
-    return (*records, *adversarial_records(), *further_records(3000, SHARES))
+def everyone() -> tuple[Record, ...]:
+    return (*embedded_records(), *adversarial_records(), *further_records(3000, SHARES))
 
 
 def test_the_label_of_every_case_is_derived_again_from_facts_that_agree_with_each_other(everyone):
@@ -378,21 +374,14 @@ def test_no_problem_and_no_near_copy_is_shared_with_what_is_tested(contrasts):
     assert {(r.set, set_of_problem[r.facts.problem]) for r in contrasts} == {("train", "train"), ("valid", "valid")}
 
     sets = {name: [r.case for r in contrasts if r.set == name] for name in ("train", "valid")}
-    tested = {"test": sets_of(Data())["test"], "adversarial": [r.case for r in (*adversarial_records(), *second())]}
+    first, second = ([r.case for r in adversarial_records(42, name)] for name in ("test_adversarial", SECOND))
+    tested = {"test": sets_of(Data())["test"], "adversarial": [*first, *second]}
     for name, cases in sets.items():
         assert near_duplicates({name: cases} | tested, threshold=0.4) == near_duplicates(tested, threshold=0.4)
 
     learned = {name: cases for name, cases in sets_of(Data()).items() if name != "test"}
-    assert near_duplicates(learned | {"second": [r.case for r in second()]}, threshold=0.4) == []
-    apart = {"adversarial": [r.case for r in adversarial_records()], "second": [r.case for r in second()]}
-    assert near_duplicates(tested | apart, threshold=0.5) == []
-
-
-SECOND = "test_adversarial_2"
-
-
-def second() -> tuple[Record, ...]:
-    return adversarial_records(42, SECOND)
+    assert near_duplicates(learned | {"second": second}, threshold=0.4) == []
+    assert near_duplicates(tested | {"adversarial": first, "second": second}, threshold=0.5) == []
 
 
 def test_a_dataset_with_the_second_set_keeps_the_first_one(tmp_path):
@@ -405,7 +394,7 @@ def test_a_dataset_with_the_second_set_keeps_the_first_one(tmp_path):
 
 
 def test_what_the_reader_saw_is_what_is_generated(contrasts):
-    cases = [record.case for record in (*contrasts, *second(), *further_records(1500, SHARES))]
+    cases = [record.case for record in (*contrasts, *adversarial_records(42, SECOND), *further_records(1500, SHARES))]
     labels = {case.case_id: case.label for case in cases}
     checks = reader_checks(OF_CONTRAST)
     assert [check.counts[0] for check in checks] == [100, 40, 40]

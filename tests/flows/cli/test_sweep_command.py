@@ -157,7 +157,7 @@ class Started:
 
     def start_process(self, arguments, environment, log, descriptors):
         (number,) = descriptors
-        command = self.commands.pop(0) or version_server("3.9.1", descriptor=number)
+        command = self.commands.pop(0) or version_server("3.9.1", number)
         self.processes.append(subprocess.Popen(command, pass_fds=[number]))
         return self.processes[-1]
 
