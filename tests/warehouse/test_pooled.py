@@ -24,7 +24,6 @@ ACCURACY = ("smol", "r1", "argmax", "accuracy")
 # Shares of right decisions of two seeds at 4 and 8 bits; more over-triage is worse.
 CONCLUSIONS = {
     "gains": ([(0.9, 0.3), (0.9, 0.3)], "not worse"),
-    "gains-once": ([(0.9, 0.3), (0.9, 0.9)], "cannot conclude"),
     "loses": ([(0.3, 0.9), (0.3, 0.9)], "worse"),
     "loses-once": ([(0.3, 0.9), (0.9, 0.9)], "cannot conclude"),
 }
@@ -69,7 +68,8 @@ def study(tmp_path_factory):
 
     for on, baseline in BASELINES.items():
         land(root, f"learner-{on}", 10, 0.8, on, recipe="r1")
-        land(root, f"guesser-{on}", 20, 0.0, on, recipe="r2")
+        if on == "strong":
+            land(root, "guesser", 20, 0.0, on, recipe="r2")
         if baseline:
             recipe, right = baseline
             values = {"recipe": recipe, "recipe_kind": "baseline", "random_weights": None, "cell_id": f"linear-{on}"}
@@ -158,8 +158,8 @@ def test_a_recipe_qualifies_whose_sides_gain_half_of_what_the_linear_model_gains
     """By macro-F1. Against a linear model that is right in 0.3, nearly all qualify."""
     rows = summary(study[0], on)
     learner = rows[ACCURACY]
-    qualifies = (learner["qualifies"], rows["smol", "r2", "argmax", "accuracy"]["qualifies"])
-    assert qualifies == ((None, None) if on == "none" else (True, False))
+    assert learner["qualifies"] is (None if on == "none" else True)
+    assert on != "strong" or rows["smol", "r2", "argmax", "accuracy"]["qualifies"] is False
     gain = learner["value_8bit"] - accuracy(decided(3, BASELINES[on][1])) if BASELINES[on] else 0
     assert learner["margin_share"] == (pytest.approx(0.02 / gain) if gain > 0 else None)
 
