@@ -24,7 +24,16 @@ from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.landing import load_the_rest, refill_warehouse
 from tasks.progress import publish
 from tasks.runtime.children import forked_steps, stop_children
-from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, OutOfMemory, TriageError
+from tasks.runtime.errors import (
+    BadInput,
+    Diverged,
+    DoesNotFit,
+    Locked,
+    OutOfMemory,
+    SourceUnavailable,
+    Stopped,
+    TriageError,
+)
 from tasks.runtime.events import StepWarning
 from tasks.runtime.locks import locked
 from tasks.search.space import Space
@@ -139,6 +148,11 @@ def _train(stored: Trials, trial: Trial, space: Space, variant: Path, data: Path
         stored.reach(trial.number, _result_of(step))
     except FAILS_A_TRIAL as error:
         stored.fail(trial.number, str(error))
+    # What the user can change is said as it is.
+    except (BadInput, SourceUnavailable, Locked, Stopped):
+        raise
+    except TriageError as error:
+        raise TriageError(f"Trial {trial.number} ended: {error}") from error
 
     publish(TITLE, stored.all()[trial.number])
 

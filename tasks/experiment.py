@@ -37,7 +37,8 @@ from tasks.tuning.rows import TrainingOutcome, reporting_to, train_experiment, t
 def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None = None) -> str:
     """training_id of the trained experiment; its folder holds adapters, curve and summary."""
     folder = experiment_folder(spec, variant, data)
-    if intact_manifest(folder, deep=True) is not None:
+    # A run that was killed after it had brought an adapter left none.
+    if (folder / INGREDIENTS).is_file() and intact_manifest(folder, deep=True) is not None:
         return as_cached(folder.name, folder.name)
 
     publish = publisher(f"train {spec.cell_id}")

@@ -123,7 +123,7 @@ def refusal(name: str, *sets: str) -> str:
         ("dropout = 0.1", "dropout = 1.0", "dropout = 1.0", ["recipe[2].dropout = 1", "less than 1"]),
         ('"tiny-llama", "tiny-gemma3"', '"tiny-llama", "tiny-llama"', "models =", ["duplicate name tiny-llama"]),
         ('"tiny-gemma3"]', '"no-such"]', "models =", ["unknown base model 'no-such'", "known are", "smollm2-135m"]),
-        ('name = "balanced_safe"', 'name = "baseline"', "[[recipe]]", ["recipe: duplicate name baseline"]),
+        ('name = "balanced_safe"', 'name = "baseline"', 'name = "baseline"\nkind = "safety"', ["duplicate name baseline"]),
         ("bits = [4, 8]", "bits = [5]", "bits", ["bits[1] = 5 is not allowed", "4 or 8"]),
         ("seeds = [42]", "seeds = []", "seeds", ["at least one entry"]),
         ("learning_rate = 1e-3", "learning_rate = 0", "learning_rate", ["learning_rate = 0 is not allowed", "greater than 0"]),

@@ -1,5 +1,6 @@
 """What all steps have in common: which errors are tried again, a progress artifact, and a folder of its own for each order."""
 
+import json
 import pickle
 import shutil
 import threading
@@ -14,12 +15,14 @@ from prefect.states import Failed
 
 import tasks.baselines
 import tasks.caching
+import tasks.experiment
 from flows.selection import select
 from tasks import caching, progress
 from tasks.baselines import fidelity, zero_shot
 from tasks.caching import CACHE_VERSION, as_cached, cached_folder, is_transient
 from tasks.experiment import evaluate, score_moved, train
 from tasks.grids.grid import known_models, load_grid
+from tasks.identity import INGREDIENTS
 from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
@@ -156,6 +159,18 @@ def ordered(monkeypatch):
 
     monkeypatch.setattr(tasks.caching, "run_step", run_step)
     return folders
+
+
+def test_a_complete_training_gets_the_ingredients_by_which_its_cases_are_forgotten(tmp_path, monkeypatch):
+    """A run that was killed after it had brought an adapter leaves a complete folder without them."""
+    folder = tmp_path / "made-0123456789ab"
+    build_folder(folder, fill)
+    monkeypatch.setattr(tasks.experiment, "experiment_folder", lambda *args: folder)
+    monkeypatch.setattr(tasks.experiment, "training_ingredients", lambda *args: {"train": "t"})
+    for name in ("VariantManifest", "DatasetManifest"):
+        monkeypatch.setattr(tasks.experiment, name, SimpleNamespace(read=lambda path: None))
+    assert train.fn(next(iter(select("smoke").cells)), tmp_path, tmp_path) == folder.name
+    assert json.loads((folder / INGREDIENTS).read_text()) == {"train": "t"}
 
 
 def test_quantisations_of_one_model_in_groups_of_other_sizes_do_not_share_a_folder(ordered):

@@ -15,6 +15,7 @@ import typer
 from flows.cli.terminal import (
     AsJson,
     console,
+    errors,
     print_json,
     print_line,
     refresh_warehouse,
@@ -37,6 +38,7 @@ from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.corpus.manifest import DatasetManifest
 from tasks.runtime.children import forked_steps
 from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.home import home
 from warehouse.connect import quoted
 
@@ -210,7 +212,7 @@ def rank(
             if latest is None or digest != latest[2]:
                 left_out[row.cell_id] = "its `valid` has other cases than that of the latest model"
                 continue
-            cases = valid_cases(home(), model, lambda event: None)
+            cases = valid_cases(home(), model, _say)
             figures = {
                 "bundle": model.bundle,
                 "value": figure_on_valid(model.bundle, cases, by, over_triage),
@@ -222,6 +224,11 @@ def rank(
 
     ranking.sort(key=lambda row: (-row.value, row.stored_bytes or 0, row.cell_id))
     return ranking, left_out
+
+
+def _say(event: Event) -> None:
+    if isinstance(event, StepWarning):
+        print_line(errors, event.message)
 
 
 def _print_winner(row: Row, board: Sequence[Row]) -> None:

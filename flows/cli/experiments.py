@@ -121,7 +121,13 @@ def find_model(name: str) -> BundledModel:
         if gone.spec is None:
             raise
         _make_weights(gone.spec)
-        model = bundle_of_evaluation(home(), evaluation.evaluation_id)
+        try:
+            model = bundle_of_evaluation(home(), evaluation.evaluation_id)
+        except WeightsGone as others:
+            raise BadInput(
+                f"The weights of {gone.spec.title} that were made are not those that were judged: "
+                "their source or MLX has changed; run its sweep again."
+            ) from others
 
     # On which evaluation the model's rule and gates rest, apart from what a program reads.
     rests = f"{evaluation.cell_id}: its evaluation on test, {origin_of(evaluation)}"

@@ -99,6 +99,7 @@ def predict(
     is_for_a_person = output.suffix == ".txt" if output else sys.stdout.isatty()
     write = WRITERS[output_format or ("table" if is_for_a_person else "jsonl")]
     answer_count = 0
+    is_opened = False
     with interrupted_by_signals():
         try:
             # What is wrong with the texts is said before a model is loaded. A file is read once to
@@ -115,6 +116,7 @@ def predict(
                 AskedModel(bundled, passes, "predict") as model,
                 _writing(output) as target,
             ):
+                is_opened = True
                 show = write(model.bundle, file is not None, target)
                 for case_id, decision in _tracked(answers(model.ask, texts), count):
                     show(case_id, decision)
@@ -124,8 +126,8 @@ def predict(
             print_error(f"Interrupted. Answers so far: {answer_count}.")
             raise SystemExit(INTERRUPTED) from None
         finally:
-            # So that the next try may make it.
-            if output is not None and not answer_count:
+            # So that the next try may make it; a file of another command stays.
+            if output is not None and is_opened and not answer_count:
                 output.unlink(missing_ok=True)
 
     if output is not None:

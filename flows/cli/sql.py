@@ -7,6 +7,7 @@ import csv
 import io
 import math
 import os
+import secrets
 import sys
 import threading
 import time
@@ -210,17 +211,21 @@ def _end(sentence: str, code: int = 2) -> NoReturn:
 
 @contextlib.contextmanager
 def _new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A new file, which is removed unless the block ends well."""
+    """A temporary file that becomes `path` at the end of the block, unless there is one by then."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        with path.open("xb") as file:
-            try:
-                yield file
-                file.flush()
-            except BaseException:
-                path.unlink()
-                raise
+        with temporary.open("xb") as file:
+            yield file
+
+        try:
+            os.link(temporary, path)  # unlike a renaming, it replaces no file
+        except OSError:  # there is a file by now, or the file system has no links
+            refuse_existing(path)
+            temporary.rename(path)
     except OSError as error:
         raise disk_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _print_rows(result: Rows, console: Console) -> None:

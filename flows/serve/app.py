@@ -34,6 +34,7 @@ ON_PAGES = {
 }
 # A text of which JSON writes each byte as an escape of six, such as \u00e9, and what is around it.
 BODY_BYTES = 6 * MOST_BYTES + 100_000
+BODIES_BYTES = 64_000_000  # of all bodies that are being read
 DISCARDED_BYTES = 500_000_000  # that are read and dropped, so that the client gets its answer
 BODY_SECONDS = 20.0
 HOSTS = ("127.0.0.1", "localhost")  # other names would let a web page's domain point here
@@ -132,6 +133,7 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
         "triage_decision_seconds", "Time to a decision", buckets=SECONDS, registry=registry
     )
     waiting = 0
+    app.state.body_bytes = 0  # of the bodies that are being read
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> JSONResponse:
@@ -204,22 +206,33 @@ async def text_of(request: Request) -> str:
     if kind != "application/json":
         raise HTTPException(415, f"Send {EXAMPLE} with the content type application/json.")
 
+    state = request.app.state
     body = bytearray()
     size = 0
+    is_crowded = False
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 size += len(chunk)
-                if size <= BODY_BYTES:
+                # Once a chunk was dropped the body has a hole, so the later ones are dropped, too.
+                is_crowded = is_crowded or state.body_bytes + len(chunk) > BODIES_BYTES
+                if size <= BODY_BYTES and not is_crowded:
                     body.extend(chunk)
+                    state.body_bytes += len(chunk)
                 elif size > DISCARDED_BYTES:
                     break
     except TimeoutError:
         raise HTTPException(408, f"The body did not arrive within {BODY_SECONDS:g} s.") from None
     except ClientDisconnect:  # nobody reads the answer, but the request is counted
         raise HTTPException(400, "The body broke off.") from None
+    finally:
+        state.body_bytes -= len(body)
     if size > BODY_BYTES:
         raise HTTPException(413, f"The body is larger than {BODY_BYTES:,} bytes; shorten the text.")
+    if is_crowded:
+        raise HTTPException(
+            503, "There are too many large requests at once; ask again in a few seconds."
+        )
 
     try:
         return checked_text(Question.model_validate_json(body).text)

@@ -54,8 +54,9 @@ def listening(port: int) -> Iterator[socket.socket]:
     """A socket on 127.0.0.1; any free port for 0."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES:
+        allowed = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
     listener = socket.socket()
     # A server that has just ended must not keep the port.

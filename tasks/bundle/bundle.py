@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tasks.runtime.errors import BadInput
 from tasks.spec import CostMatrix, Label, PromptChoice, Recipe, Strict, Training
@@ -77,6 +77,16 @@ def gate_figure(value: float | None, threshold: float, digits: int = 3) -> str:
     while abs(difference) >= 1e-9 and (round(value, digits) - threshold) * difference <= 0:
         digits += 1
     return f"{value:.{digits}f}"
+
+
+class Gate(BaseModel, extra="allow", frozen=True):
+    """What the warning needs of a row of the table `gate`; its other columns stay beside it."""
+
+    gate: str
+    state: Literal["PASS", "PROVISIONAL", "FAIL", "NOT AVAILABLE"]
+    threshold: float
+    value: float | None
+    note: str | None
 
 
 class Review(Strict):
@@ -161,7 +171,7 @@ class Bundle(Strict):
     rule: Rule
     scaling: Scaling | None
     conformal: ConformalCutoffs
-    gates: tuple[Row, ...]
+    gates: tuple[Gate, ...]
     verdict: Literal["passes_gates", "provisional", "unsafe"]
     review: Review
     judged_on: JudgedOn
@@ -188,14 +198,13 @@ class Bundle(Strict):
         reasons = []
         for gate in self.gates:
             # The false negative rate is 1 - recall: the same evidence.
-            if gate["gate"] == "ed_false_negative_rate" or gate["state"] in ("PASS", "PROVISIONAL"):
+            if gate.gate == "ed_false_negative_rate" or gate.state in ("PASS", "PROVISIONAL"):
                 continue
-            name = gate["gate"].replace("ed_", "ED ").replace("f2", "F2")
-            reason = gate["note"] or "not available"
-            if gate["value"] is not None:
-                threshold = gate["threshold"]
-                figure = gate_figure(gate["value"], threshold)
-                reason = f"{figure} (at least {threshold:g} is required)"
+            name = gate.gate.replace("ed_", "ED ").replace("f2", "F2")
+            reason = gate.note or "not available"
+            if gate.value is not None:
+                figure = gate_figure(gate.value, gate.threshold)
+                reason = f"{figure} (at least {gate.threshold:g} is required)"
             reasons.append(f"{name} {reason}")
         return f"This model is unsafe by its gates: {'; '.join(reasons)}."
 

@@ -218,7 +218,8 @@ def push(folder: Path, repo: str, public: bool, title: str) -> str:
         address = api.create_repo(repo, private=not public, exist_ok=True)
         # After it is made: `exist_ok` passes over one that is there, whatever that holds.
         repository = api.model_info(repo)
-        if public == repository.private:
+        # None is not known to be private.
+        if public == bool(repository.private):
             state, remedy = ("private", "leave out") if public else ("public", "add")
             raise BadInput(
                 f"{repo} is {state} already, so nothing was uploaded; name another repository, "

@@ -103,7 +103,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     write_fused(model.weights, model.adapter.parent, folder, bundle.model_id)
     stack = load_variant(folder, COMPUTE_PATH)
     fused = Adapted(stack, (), stack.depth, 0)  # its weights hold everything that it learned
-    agreements = {"The fused weights": _agreement(bundle, trained_p, probabilities(fused))}
+    name = "The fused weights"
+    agreements = {name: _agreement(bundle, trained_p, probabilities(fused), name)}
     if args["gguf"]:
         path = target / GGUF_FILE
         write_gguf(stack, folder, path, [case.text for case in cases])
@@ -111,7 +112,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         weights = [(name, mx.array(values)) for name, values in hf_tensors(open_gguf(path))]
         stack.model.load_weights(weights, strict=True)
         mx.eval(stack.model.parameters())
-        agreements["model.gguf (float16)"] = _agreement(bundle, trained_p, probabilities(fused))
+        name = "model.gguf (float16)"
+        agreements[name] = _agreement(bundle, trained_p, probabilities(fused), name)
 
     if not args["fuse"]:
         shutil.rmtree(folder)
@@ -143,7 +145,7 @@ def write_prompt(template: Template, max_tokens: int, folder: Path) -> None:
     (folder / "prompt.json").write_text(f"{content}\n", encoding="utf-8")
 
 
-def _agreement(bundle: Bundle, trained_p: Floats, written_p: Floats) -> ExportAgreement:
+def _agreement(bundle: Bundle, trained_p: Floats, written_p: Floats, name: str) -> ExportAgreement:
     """How the probabilities (cases, 3) of a written model, and its decisions, differ from those of
     the trained one. Raises BadInput where they differ too much.
     """
@@ -155,7 +157,7 @@ def _agreement(bundle: Bundle, trained_p: Floats, written_p: Floats) -> ExportAg
     )
     if not agreement.largest <= LARGEST_DIFFERENCE:
         raise BadInput(
-            f"The written model is not the one that was trained: {agreement}, where "
+            f"The written model is not the one that was trained. {name}: {agreement}, where "
             f"{LARGEST_DIFFERENCE} is the most. Export it without --fuse and --gguf."
         )
     return agreement

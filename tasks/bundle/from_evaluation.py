@@ -12,6 +12,7 @@ from tasks.bundle.bundle import (
     Bundle,
     BundledModel,
     ConformalCutoffs,
+    Gate,
     JudgedOn,
     ModelGone,
     Review,
@@ -168,7 +169,7 @@ def _bundle(
             ),
             note=conformal["note"],
         ),
-        gates=tuple(landed_rows(landing, "gate")),
+        gates=tuple(map(Gate.model_validate, landed_rows(landing, "gate"))),
         verdict=evaluation["verdict"],
         review=Review(
             available=spec.recipe.dropout > 0, entropy_limit=evaluation["review_entropy"]

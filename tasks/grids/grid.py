@@ -215,7 +215,7 @@ _WORDS = (
         "dictionary should have at least 4 items.*",
         f"there is a share missing; it needs one for each of {', '.join(get_args(SetName))}",
     ),
-    (r"input should be a valid tuple", "input should be a list, e.g. [1, 2]"),
+    (r"input should be a valid tuple", "input should be a list"),
     (r"input should be a valid dictionary.*", "input should be a table"),
     (r", unable to parse string as an? \w+", ""),
     (r", unable to interpret input", ""),
@@ -236,11 +236,15 @@ def sentence(error: ValidationError, path: Path, overrides: list[str]) -> str:
     first = (unknown_keys or complaints)[0]
     loc = [part for part in first["loc"] if part not in _BRANCHES]
     # A union gives a complaint for each of its branches.
-    message = " or ".join(
+    messages = [
         _message(complaint["msg"])
         for complaint in complaints
         if [part for part in complaint["loc"] if part not in _BRANCHES] == loc
-    )
+    ]
+    duplicates = [message for message in messages if message.startswith("duplicate name")]
+    message = " or ".join(duplicates or messages)
+    if "settings" in first["loc"] and first["type"] == "tuple_type":
+        message += ", e.g. [1, 2], or a range, e.g. { low = 1, high = 8 }"
     if unknown_keys:
         loc.append(first["ctx"]["key"])
     key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
@@ -286,7 +290,7 @@ def where(
         if names[: len(key)] == key or (above and key[: len(names)] == names):
             return f"--set {shortened(item)}"
 
-    line = _line_of(path, loc or [*names])
+    line = _line_of_duplicate(path, names, message) or _line_of(path, loc or [*names])
     return f"{path}, line {line}" if line else str(path)
 
 
@@ -317,3 +321,21 @@ def _line_of(path: Path, loc: list[int | str]) -> int | None:
                 break
 
     return start + 1 if start else None
+
+
+def _line_of_duplicate(path: Path, names: list[str], message: str) -> int | None:
+    """Line on which the name of a table stands for the second time."""
+    match = re.match("duplicate name ([^;]+);", message)
+    if match is None or len(names) > 1:
+        return None
+
+    name = rf"""\s*name\s*=\s*["']{re.escape(match[1])}["']"""
+    table = ""
+    found = None
+    for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if header := re.match(r"\s*\[\[?\s*([\w.-]+)", text):
+            table = header[1]
+        elif table == names[0] and re.match(name, text):
+            found = number
+
+    return found

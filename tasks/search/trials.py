@@ -7,16 +7,18 @@ seed alone, so a search that was killed between any two writes continues as if i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna import distributions
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -33,6 +35,15 @@ ATTEMPTS = 200  # at a proposal that no earlier trial has; all but the first are
 DIGITS = 3  # significant ones of a proposed real number
 WAIT_SECONDS = 30.0  # for another process, such as optuna-dashboard, to release the file
 
+# What a damaged, foreign, locked or full file raises.
+REFUSALS = (
+    SQLAlchemyError,
+    StorageInternalError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+)
 STATES = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "paused",
@@ -132,7 +143,7 @@ class Trials:
         self._distributions = {key: _distribution(s) for key, s in space.settings.items()}
         is_higher_better = space.objective.is_higher_better
         self._direction = StudyDirection.MAXIMIZE if is_higher_better else StudyDirection.MINIMIZE
-        try:
+        with self._sentences():
             space.folder.mkdir(parents=True, exist_ok=True)
             self._storage = RDBStorage(
                 f"sqlite:///{self.path}",
@@ -148,8 +159,14 @@ class Trials:
             # A search that was killed may have recorded a rung without settling the trial.
             for trial in self.all():
                 self._settle(trial)
-        except (SQLAlchemyError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            first = str(error).strip().partition("\n")[0][:200].rstrip(".")
+
+    @contextlib.contextmanager
+    def _sentences(self) -> Iterator[None]:
+        """Turn what such a file raises into a sentence."""
+        try:
+            yield
+        except REFUSALS as error:
+            first = str(error.__cause__ or error).strip().partition("\n")[0][:200].rstrip(".")
             raise BadInput(
                 f"{self.path} cannot be used as the storage of a search ({first}); another version "
                 "of triage or Optuna may have written it: move it away to start over, trainings "
@@ -158,19 +175,20 @@ class Trials:
 
     def all(self) -> list[Trial]:
         """Every trial, in the order in which they were proposed."""
-        return [
-            Trial(
-                number=frozen.number,
-                values=self._values(frozen.params),
-                training_id=frozen.user_attrs["training_id"],
-                rungs=tuple(Reached(**rung) for rung in frozen.user_attrs["rungs"]),
-                error=frozen.user_attrs.get("error"),
-                iterations=self._space.recipe.iterations,
-                objective=self._space.objective,
-                state=STATES.get(frozen.state, "running"),
-            )
-            for frozen in self._frozen()
-        ]
+        with self._sentences():
+            return [
+                Trial(
+                    number=frozen.number,
+                    values=self._values(frozen.params),
+                    training_id=frozen.user_attrs["training_id"],
+                    rungs=tuple(Reached(**rung) for rung in frozen.user_attrs["rungs"]),
+                    error=frozen.user_attrs.get("error"),
+                    iterations=self._space.recipe.iterations,
+                    objective=self._space.objective,
+                    state=STATES.get(frozen.state, "running"),
+                )
+                for frozen in self._frozen()
+            ]
 
     def propose(self) -> Values | None:
         """The values of the next trial; None where the space has no other recipe left."""
@@ -206,7 +224,8 @@ class Trials:
             distributions=self._distributions,
             user_attrs={"training_id": training_id, "rungs": []},
         )
-        self._study.add_trial(trial)
+        with self._sentences():
+            self._study.add_trial(trial)
 
     def reach(self, number: int, reached: Reached) -> None:
         """Record that a trial is at a further rung, where it may be pruned."""
@@ -218,9 +237,10 @@ class Trials:
         self._record(number, "error", error)
 
     def _record(self, number: int, attribute: str, value: Any) -> None:
-        # The storage knows a trial by an id, which is not its number in the study.
-        self._storage.set_trial_user_attr(self._frozen()[number]._trial_id, attribute, value)
-        self._settle(self.all()[number])
+        with self._sentences():
+            # The storage knows a trial by an id, which is not its number in the study.
+            self._storage.set_trial_user_attr(self._frozen()[number]._trial_id, attribute, value)
+            self._settle(self.all()[number])
 
     def _frozen(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

@@ -144,6 +144,14 @@ def test_a_bundle_comes_back_from_its_file_and_a_damaged_one_is_named(tmp_path):
     write_bundle(decision_bundle, tmp_path)
     assert read_bundle(tmp_path) == BundledModel(bundle=decision_bundle, folder=tmp_path)
 
+    text = (tmp_path / "bundle.json").read_text()
+    (tmp_path / "bundle.json").write_text(text.replace('"state": "FAIL"', '"state": "fail"'))
+    with pytest.raises(
+        BadInput, match=r"bundle\.json: gates\.0\.state: Input should be 'PASS', .*export the model again"
+    ):
+        read_bundle(tmp_path)
+    (tmp_path / "bundle.json").write_text(text)
+
     (tmp_path / "weights").rmdir()
     with pytest.raises(BadInput, match=r"weights is missing, which .*bundle\.json names"):
         read_bundle(tmp_path)

@@ -99,6 +99,13 @@ def test_nothing_goes_into_a_repository_that_is_public_or_private_otherwise_than
     assert not hub.files
 
 
+def test_a_repository_that_is_not_known_to_be_private_gets_nothing(hub, push, monkeypatch):
+    monkeypatch.setattr(hub, "model_info", lambda repo: SimpleNamespace(private=None, siblings=[]))
+    with pytest.raises(BadInput, match="nothing was uploaded"):
+        push()
+    assert not hub.messages
+
+
 def test_what_others_keep_in_a_repository_is_not_removed(exported, hub, push):
     hub.files = {".gitattributes": b"a", "README.md": b"b", "weights.bin": b"c"}
     with pytest.raises(BadInput, match=r"holds files of something else \(weights\.bin\), so nothing was uploaded"):

@@ -216,8 +216,8 @@ def test_the_card_names_metrics_with_intervals_for_the_hub_and_warns_on_top(plai
     assert (data.license, data.library_name) == ("apache-2.0", "mlx") and "unsafe" in data.tags
     recall = next(result for result in data.eval_results if result.metric_type == "recall")
     bundle = read_bundle(plain).bundle
-    (gate,) = [gate for gate in bundle.gates if gate["gate"] == "ed_recall"]
-    assert recall.metric_value == pytest.approx(gate["value"])
+    (gate,) = [gate for gate in bundle.gates if gate.gate == "ed_recall"]
+    assert recall.metric_value == pytest.approx(gate.value)
     assert set(recall.metric_args) == {"low", "high", "method", "n"}
     first = card.content.split("---\n", 2)[2].strip().splitlines()[0]
     assert first.startswith("> **Do not use this model for patients.**") and "random weights" in first
@@ -244,7 +244,9 @@ def test_fused_weights_and_a_gguf_file_answer_as_the_trained_model(fused):
 
 def test_a_model_that_would_answer_otherwise_is_refused_and_nothing_is_left(place, tmp_path, monkeypatch):
     monkeypatch.setattr(export_job, "LARGEST_DIFFERENCE", -1.0)
-    with pytest.raises(BadInput, match=r"is not the one that was trained: on 60 cases a probability"):
+    with pytest.raises(
+        BadInput, match=r"is not the one that was trained\. The fused weights: on 60 cases a probability"
+    ):
         exported(place, LLAMA, tmp_path / "out", fuse=True)
     with pytest.raises(BadInput, match="mlx-lm writes no GGUF file of the architecture gemma3_text"):
         exported(place, GEMMA, tmp_path / "out", gguf=True)

@@ -136,6 +136,19 @@ def test_where_no_answer_was_written_the_same_output_can_be_named_again(kept_mod
     assert not output.exists()
 
 
+def test_a_file_that_another_command_makes_meanwhile_stays(kept_model, used, two_cases, monkeypatch):
+    output = two_cases.with_name("meanwhile.txt")
+
+    def found(name: str) -> BundledModel:
+        output.write_text("theirs")
+        return find_model(name)
+
+    monkeypatch.setattr(command, "find_model", found)
+    with pytest.raises(BadInput):
+        command.predict(CELL, file=two_cases, output=output)
+    assert output.read_text() == "theirs"
+
+
 def test_a_text_of_more_than_1_mb_on_standard_input_is_called_that():
     for data in (b"a" * 1_000_004, b"a" + "é".encode() * 500_002, b" " * 1_000_003 + b"a"):
         with pytest.raises(BadInput, match=r"^The text is larger than 1 MB; shorten it\.$"):
@@ -233,4 +246,8 @@ def test_weights_that_another_machine_has_used_are_made_here_or_a_sentence_says_
     (training / "training.json").write_text(json.dumps(stored))
     seal(training, read_manifest(training))
     with pytest.raises(BadInput, match=r"cannot be made here: .*/no/such/folder"):
+        find_model(CELL)
+
+    monkeypatch.setattr("flows.cli.experiments._make_weights", lambda spec: None)
+    with pytest.raises(BadInput, match="that were made are not those that were judged"):
         find_model(CELL)

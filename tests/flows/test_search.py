@@ -9,6 +9,7 @@ import sqlite3
 import time
 import tomllib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from prefect.client.schemas.objects import State
@@ -24,8 +25,9 @@ from tasks.runtime import children
 from tasks.runtime.errors import BadInput, Locked, Stopped, TriageError
 from tasks.runtime.locks import locked
 from tasks.runtime.store import intact_manifest
+from tasks.search.trials import Trial
 from tests.place import Place, one_sentence
-from tests.search.spaces import grid_text
+from tests.search.spaces import grid_text, space
 from warehouse.query import query
 from warehouse.rebuild import rebuild
 
@@ -184,6 +186,22 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
         flow.search.fn("smoke", only=Narrowing(models=["tiny-llama"]))
 
     assert children.is_interrupted() == stops
+
+
+@pytest.mark.parametrize("error", [BadInput("Other data."), Locked("In use."), TriageError("The step failed.")])
+def test_what_the_user_can_change_ends_a_search_as_it_is_and_other_errors_with_their_trial(error, monkeypatch):
+    def fails(step) -> None:
+        raise error
+
+    monkeypatch.setattr(flow, "publish", lambda *args: None)
+    monkeypatch.setattr(flow, "train_to_rung", Mock())
+    monkeypatch.setattr(flow, "_result_of", fails)
+    a_space = space()
+    trial = Trial(3, a_space.starting_values(), "t3", (), None, 8, a_space.objective, "running")
+    with pytest.raises(type(error)) as caught:
+        flow._train(Mock(), trial, a_space, Path(), Path())
+    prefix = "Trial 3 ended: " if type(error) is TriageError else ""
+    assert str(caught.value) == f"{prefix}{error}"
 
 
 @pytest.mark.nightly

@@ -58,7 +58,7 @@ VARIED = {
         (f"{KEY}{{ low = 0, high = 4, log = true }}", r".*: log = true needs low above 0, and low is 0\."),
         (f"{KEY}{{ low = nan, high = 4 }}", r".*finite number.*\."),
         (f"{KEY}[]", r", line 11: search.recipe.rank = \[\] is not allowed: .*at least one.*\."),
-        (f"{KEY}4", r", line 11: search.recipe.rank = 4 is not allowed: input should be a list, .*"),
+        (f"{KEY}4", r", line 11: search.recipe.rank = 4 is not allowed: input should be a list, .*, or a range, .*"),
         ("[search]\nlearning_rate = [1e-4]", r", line 11: 'learning_rate' cannot .* mean recipe.learning_rate\?"),
         ("[search]\nlearning_rate = { low = 1e-4, high = 1 }", r", line 11: 'learning_rate' cannot be searched; .*"),
         ('[search]\nrecipe.learning_rat = [0.1]', r".*'recipe.learning_rat' cannot be searched; .*"),

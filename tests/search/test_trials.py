@@ -208,6 +208,18 @@ def test_a_file_that_is_not_ours_is_refused_in_a_sentence(change):
         opened()
 
 
+def test_a_file_that_another_program_holds_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.0)
+    trials = opened()
+    add(trials)
+    values = trials.propose()
+    with contextlib.closing(sqlite3.connect(trials.path, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        for use in (trials.all, lambda: trials.add(values, "t"), lambda: trials._record(0, "error", "NaN")):
+            with pytest.raises(BadInput, match=r"search\.db cannot be used .*database is locked"):
+                use()
+
+
 def test_no_trial_is_added_that_could_not_be_finished_in_time(monkeypatch):
     """Of 8 updates, which took 2 seconds a rung of 4."""
     trials = opened()

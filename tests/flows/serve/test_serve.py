@@ -46,6 +46,14 @@ def test_a_server_may_have_a_file_open_for_each_connection():
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+def test_a_low_hard_limit_of_files_is_reached(monkeypatch):
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (256, 1024))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: asked.append(limits))
+    with listening(0):
+        assert asked == [(1024, 1024)]
+
+
 def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, used):
     texts = [case["text"] for case in cases_of(used)]
     expected = [
@@ -90,6 +98,14 @@ def test_a_request_under_another_host_name_is_refused(client):
 def test_a_text_is_as_long_however_json_writes_it(client):
     response = client.post("/decide", content=json.dumps({"text": "é" * 300_000}), headers=JSON)
     assert response.status_code == 200 and "middle was left out" in response.text
+
+
+def test_all_bodies_that_arrive_at_once_have_a_bound_together(client, monkeypatch):
+    monkeypatch.setattr("flows.serve.app.BODIES_BYTES", 40)
+    assert decide(client, "a").status_code == 200
+    response = decide(client, "a" * 40)
+    assert response.status_code == 503 and "too many large requests" in response.json()["error"]
+    assert decide(client, "a").status_code == 200, "what was counted is given back"
 
 
 def test_a_body_that_breaks_off_is_counted_as_refused_and_prints_no_traceback(client, caplog):
