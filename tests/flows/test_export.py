@@ -221,7 +221,7 @@ def test_the_card_names_metrics_with_intervals_for_the_hub_and_warns_on_top(plai
     assert set(recall.metric_args) == {"low", "high", "method", "n"}
     first = card.content.split("---\n", 2)[2].strip().splitlines()[0]
     assert first.startswith("> **Do not use this model for patients.**") and "random weights" in first
-    assert f"| ED recall | {gate['value']:.3f} [" in card.content and "| train | 48 |" in card.content
+    assert f"| ED recall | {gate.value:.3f} [" in card.content and "| train | 48 |" in card.content
     assert "Research software, not a medical device" in card.content
     on_linux = "pip install mlx-lm 'mlx[cpu]'"
     assert f"`pip install mlx-lm`, on Linux `{on_linux}`" in card.content, "mlx-lm brings no backend to Linux"
