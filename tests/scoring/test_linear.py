@@ -6,12 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score, roc_auc_score
 
 from tasks.corpus.case import Case
+from tasks.corpus.vignettes.sets import sets_of
 from tasks.scoring import linear
 from tasks.scoring.baselines import LINEAR, dataset_baseline_rows
 from tasks.scoring.linear import LinearModel, words_and_pairs
-from tasks.spec import LABELS, Label, Scoring
+from tasks.spec import LABELS, Data, Label, Scoring
 from tests.scoring.test_baselines import DATASET, write_sets
 
 SENTENCES: dict[Label, str] = {
@@ -105,3 +107,13 @@ def test_poor_cases_give_an_answer_or_the_most_frequent_label(train: list[Case],
     (rule,) = (row for row in rows["decision_rule"] if row["rule"] == "target_recall")
     assert len(rows["prediction"]) == 12 and (rule["threshold"] is None) == constant
     assert not constant or answers == {max(LABELS, key=[case.label for case in train].count)}
+
+
+def test_it_is_as_good_on_the_embedded_cases_as_such_a_model_can_be() -> None:
+    """On a third of train and test; on the 9,000 cases of the grid `study`: macro-F1 0.760, AUROC 0.929."""
+    sets = sets_of(Data())
+    test = sets["test"][::3]
+    p = LinearModel(sets["train"][::3], sets["valid"][::3], sets["calibration"][::3]).predict(test)
+    truth = np.array([LABELS.index(case.label) for case in test])
+    assert f1_score(truth, p.argmax(axis=1), average="macro") > 0.65
+    assert roc_auc_score(truth == 0, p[:, 0]) > 0.85
