@@ -110,10 +110,10 @@ def test_poor_cases_give_an_answer_or_the_most_frequent_label(train: list[Case],
 
 
 def test_it_is_as_good_on_the_embedded_cases_as_such_a_model_can_be() -> None:
-    """On a third of train and test; on the 9,000 cases of the grid `study`: macro-F1 0.760, AUROC 0.929."""
+    """On half of train and test; on the 9,000 cases of the grid `study`: macro-F1 0.760, AUROC 0.929."""
     sets = sets_of(Data())
-    test = sets["test"][::3]
-    p = LinearModel(sets["train"][::3], sets["valid"][::3], sets["calibration"][::3]).predict(test)
+    test = sets["test"][::2]
+    p = LinearModel(sets["train"][::2], sets["valid"][::2], sets["calibration"][::2]).predict(test)
     truth = np.array([LABELS.index(case.label) for case in test])
     assert f1_score(truth, p.argmax(axis=1), average="macro") > 0.65
     assert roc_auc_score(truth == 0, p[:, 0]) > 0.85
