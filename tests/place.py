@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 import pandas as pd
 import psutil
 from filelock import FileLock
+from rich.console import Console
 
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import load_grid
@@ -271,3 +273,18 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 def one_sentence(text: str) -> bool:
     """`triage: ...` on one line, ended by a full stop, and nothing else: no traceback, no log line."""
     return text.startswith("triage: ") and text.count("\n") == 1 and text.rstrip().endswith(".")
+
+
+def refusal(result: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence with which a command was refused."""
+    assert result.returncode == 2 and one_sentence(result.stderr) and result.stdout == "", result
+    return result.stderr
+
+
+def shown(
+    print_it: Callable[..., object], *args: Any, width: int = 200, is_terminal: bool = False, **options: Any
+) -> str:
+    """What a function prints on a console of this width, without the spaces at the ends of its lines."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None)
+    print_it(console, *args, **options)
+    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())

@@ -5,13 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.landing import absent_from_warehouse, is_landed, land_rows, land_together, landed_status, refill_warehouse
+from tasks.landing import absent_from_warehouse, is_landed, land_rows, landed_status, refill_warehouse
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.store import verify
-from tests.warehouse.rows import evaluation, training
-from warehouse import load
+from tests.warehouse.rows import training
 from warehouse.connect import warehouse_path
 from warehouse.query import query
 
@@ -36,15 +35,6 @@ def test_landings_of_the_same_id_side_by_side_leave_a_whole_folder_and_its_rows_
     verify(folder)
     (row,) = pq.ParquetFile(folder / "experiment.parquet").read().to_pylist()
     assert query("SELECT train_loss FROM experiment").train_loss.tolist() == [row["train_loss"]]
-
-
-def test_what_lands_together_takes_one_opening_of_the_warehouse(monkeypatch):
-    real = load.current
-    opened = []
-    monkeypatch.setattr(load, "current", lambda *args: opened.append(1) or real(*args))
-    land_together([("t1", "training", training("t1")), ("e1", "evaluation", evaluation("e1", "t1"))])
-    assert len(opened) == 1
-    assert absent_from_warehouse(["t1", "e1"]) == []
 
 
 def flip(path) -> None:

@@ -100,11 +100,10 @@ def test_a_version_that_is_damaged_or_lacks_a_file_no_longer_counts(shared, tmp_
     assert shared.get("x/1", tmp_path / "b") and verify(tmp_path / "b")
 
 
-@pytest.mark.parametrize("name", ["../../outside.txt", "/outside.txt", "below/../../outside.txt"])
+@pytest.mark.parametrize("name", ["../../outside.txt", "{}/outside.txt", "below/../../outside.txt"])
 def test_a_manifest_writes_no_file_outside_its_folder(shared, tmp_path, name, ours):
     manifest = shared.put(ours, "x/1")
-    target = name if name.startswith("..") or "below" in name else str(tmp_path / "outside.txt")
-    manifest["files"][target] = manifest["files"]["figures.txt"]
+    manifest["files"][name.format(tmp_path)] = manifest["files"]["figures.txt"]
     shared.fs.pipe_file(f"{shared.root}/x/1/{MANIFEST}", json.dumps(manifest).encode())
 
     with pytest.raises(BrokenFolder, match="is damaged .*names a file outside"):

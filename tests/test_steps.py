@@ -10,16 +10,15 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
-from prefect.client.schemas.objects import StateType
 from prefect.states import Failed
 
 import tasks.baselines
 import tasks.caching
 import tasks.experiment
 from flows.selection import select
-from tasks import caching, progress
+from tasks import progress
 from tasks.baselines import fidelity, zero_shot
-from tasks.caching import CACHE_VERSION, as_cached, cached_folder, is_transient
+from tasks.caching import CACHE_VERSION, cached_folder, is_transient
 from tasks.experiment import evaluate, score_moved, train
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import INGREDIENTS
@@ -101,14 +100,6 @@ def test_a_result_whose_folder_is_gone_or_damaged_does_not_count_and_is_not_dele
 
     before = sorted(results.parent.iterdir())
     assert now() == f"{folder.name}.3" and sorted(results.parent.iterdir()) == before
-
-
-def test_a_step_that_had_nothing_to_do_ends_as_cached_with_its_content_id(monkeypatch):
-    assert as_cached(["a"], "id") == ["a"], "outside a run it is the result itself"
-    monkeypatch.setattr(caching.TaskRunContext, "get", lambda: object())
-    state = as_cached(["a"], "made-0123456789ab")
-    assert (state.name, state.type, state.data) == ("Cached", StateType.COMPLETED, ["a"])
-    assert "made-0123456789ab" in state.message
 
 
 def test_a_step_does_not_wait_for_a_server_that_does_not_answer_and_its_bar_is_removed_once_that_does(monkeypatch):

@@ -258,7 +258,7 @@ def gates(study: Study) -> Section:
             for series, value in (
                 ("value", row.value),
                 ("bound", row.bound),
-                ("bound for all looks", row.bound_adjusted),
+                ("all looks", row.bound_adjusted),
             )
         ]
         if of_gate:

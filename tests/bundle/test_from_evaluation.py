@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.bundle.bundle import Bundle
 from tasks.bundle.decide import decide
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.runtime.store import seal
@@ -72,3 +73,18 @@ def test_cases_are_known_as_synthetic_without_the_data_folder(changed, is_synthe
 
     folder.rename(home / "elsewhere")
     assert not bundle_of_evaluation(home, "e4").bundle.judged_on.synthetic, "a data set that has not landed is not"
+
+
+def test_a_bundle_is_that_of_its_evaluation_whatever_the_training_was_judged_by_before_or_after(home):
+    """A second look at one training: another review limit, target and test set, and nothing trained again."""
+    rows = evaluation("second", "t4", review_entropy=0.6, set_digest="corrected")
+    rows["conformal"][0] |= CUTOFFS
+    for rule in rows["decision_rule"]:
+        rule["target"] = 0.98 if rule["rule"] == "target_recall" else None
+    write_landing(home / "landing", "second", "evaluation", rows)
+    land_dataset(home / "landing", "d2", "sets2", "corrected", further=("train", "valid"))
+
+    for id, expected in (("e4", (0.3, 0.95, "d1")), ("second", (0.6, 0.98, "d2"))):
+        bundle = bundle_of_evaluation(home, id).bundle
+        found = bundle.review.entropy_limit, bundle.recipe.target_ed_recall, bundle.judged_on.dataset_digest
+        assert found == expected and Bundle.model_validate(bundle.model_dump(mode="json")) == bundle

@@ -6,6 +6,7 @@ pytest 9.1 loses these fixtures ("fixture 'smoke' not found") where its command 
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,3 +75,11 @@ def at_home(used: Place, own_home: None, monkeypatch: pytest.MonkeyPatch) -> Non
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait for a Prefect server's version is as long as a busy machine needs."""
     monkeypatch.setattr("deployments.server.SECONDS", 60.0)
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port on which nobody listens, and which nobody else gets meanwhile."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        yield free.getsockname()[1]

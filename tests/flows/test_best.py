@@ -23,7 +23,7 @@ from tasks.judging.scores_folder import probability_table, read_cases
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
 from tasks.spec import Data
-from tests.place import one_sentence
+from tests.place import refusal
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 
@@ -53,22 +53,22 @@ def test_the_look_is_recorded_with_its_question_and_ranking(best_output, used):
     assert used.audits() == {}
 
 
-def test_the_ranking_has_a_line_a_model_named_as_other_commands_take_it(best_output, used):
+def test_the_ranking_has_a_line_a_model_and_the_test_figures_of_the_chosen_one_alone_stand_beside_the_baselines(
+    best_output, used
+):
     (look,) = used.query("FROM look").to_dict("records")
     cells = [one["training_id"].rpartition("-")[0] for one in json.loads(look["ranked"])]
     ranking = best_output.partition(" on its test set")[0]
     lines = [line for line in ranking.splitlines() if "-4bit-" in line and "(random weights)" in line]
-    assert [line.split()[0] for line in lines] == cells and max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines] == cells
 
     text = " ".join(best_output.split())
-    assert text.count("on its test set") == 1 and f"{cells[0]} on its test set" in text, "of the chosen one alone"
+    assert text.count("on its test set") == 1 and f"{cells[0]} on its test set" in text
     beside = [row for row in leaderboard_rows() if row.recipe_kind == "baseline" and "8bit" not in row.cell_id]
-    assert {row.cell_id for row in beside} >= {"always_gp", "always_ed"} and len(beside) > 2
     chosen = next(row for row in leaderboard_rows() if row.evaluation_id == look["evaluation_id"])
     for row in by_common_rules(beside, chosen.primary_rule):
         assert all(interval(row, name) in best_output for name in ("accuracy", "ed_recall", "over_triage")), row.cell_id
     assert "for this set so far: 1" in text and f"triage predict {look['evaluation_id']} -" in best_output
-    assert best_output.count("ED recall >= 0.95") == 1
 
 
 def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named(best_output, used):
@@ -207,5 +207,4 @@ def trained_later(place, training_id, data: Data) -> None:
     ],
 )
 def test_what_nothing_fits_is_one_sentence(args, sentence, used):
-    result = used.ask("best", *args)
-    assert result.returncode == 2 and one_sentence(result.stderr) and sentence in result.stderr
+    assert sentence in refusal(used.ask("best", *args))

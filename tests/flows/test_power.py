@@ -1,12 +1,10 @@
 """What a plan says about its verdicts is what simulated studies show, and comes from the trainings that were measured."""
 
 import re
-from io import StringIO
 
 import duckdb
 import numpy as np
 import pytest
-from rich.console import Console
 
 from flows import power
 from flows.plan import planned_cases
@@ -14,7 +12,7 @@ from flows.power import Measured, PlannedCases, chance, enough, expected, power_
 from flows.selection import Narrowing, select
 from tasks.runtime.home import home
 from tasks.spec import Primary
-from tests.place import ROOT
+from tests.place import ROOT, shown
 from tests.warehouse.rows import land_pair
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.crossed import NOT_WORSE, WITHIN, crossed, verdict_on
@@ -169,22 +167,17 @@ def test_one_seed_no_groups_and_too_few_of_them_are_told():
     one_seed = lines(1, 4200, 63, (1134, 63))
     assert "can show 1.5 points in accuracy" in one_seed
     assert "of these trained models alone: chance in training is not known" in one_seed
-    assert "a chance of 80 %, chance in training included, takes" in one_seed
-
     without_groups = lines(3, 1500, None, (400, None))
     assert "3 seeds, 1,500 cases: " in without_groups and "group" not in without_groups
-    few = lines(3, 300, 12, (40, 9))
-    assert "nothing in ED recall (9 groups with emergencies; it takes 10)" in few and "in accuracy." in few
+    assert "nothing in ED recall (9 groups with emergencies; it takes 10)" in lines(3, 300, 12, (40, 9))
     (nothing,) = lines(3, 9, None, (0, None)).splitlines()
     assert "3 seeds, 9 cases: can show nothing in accuracy (9 cases; it takes 10)" in nothing
-    assert nothing.endswith("nothing in ED recall (0 cases with emergencies; it takes 10).")
 
 
 def printed(grid: str, *overrides: str, narrowing: Narrowing | None = None) -> str:
     selection = select(grid, list(overrides), narrowing or Narrowing())
     with planned_cases(selection) as folder:
-        print_power(Console(file=(out := StringIO()), width=80), selection, folder)
-    return " ".join(out.getvalue().split())
+        return " ".join(shown(print_power, selection, folder, width=80).split())
 
 
 def test_a_plan_is_about_the_primary_claim_else_about_the_recipe_with_the_most_seeds():
@@ -199,14 +192,6 @@ def test_a_plan_is_about_the_primary_claim_else_about_the_recipe_with_the_most_s
     assert "in ED AUROC" in text and "accuracy" not in text
     other = printed("study", claim, narrowing=Narrowing(recipes=["tuned"]))
     assert "smollm2-135m tuned, " in other, "the claim is not planned"
-
-
-@pytest.mark.parametrize(
-    ("overrides", "cases"), [([], 1500), (["data.test_cases=2500"], 2500), (["data.limits={ test = 200 }"], 200)]
-)
-def test_the_embedded_test_set_is_counted_without_being_written(overrides, cases):
-    every, emergencies = power.counted_cases(select("paper", overrides).grid, None)
-    assert (every.cases, every.groups) == (cases, 63) and emergencies.cases == pytest.approx(0.27 * cases, abs=1)
 
 
 def test_cases_of_ones_own_are_counted_with_their_groups_or_without(tmp_path):

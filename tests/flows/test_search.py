@@ -49,14 +49,7 @@ def experiments(place: Place) -> list[Path]:
     return sorted(path for path in (place.home / "experiments").iterdir() if not path.name.startswith("."))
 
 
-def test_a_search_scores_no_test_case(searched):
-    place, _ = searched
-    assert len(experiments(place)) == 4
-    assert list(place.home.rglob("scores")) == []
-    assert place.query("FROM evaluation").empty and place.query("FROM prediction").empty
-
-
-def test_survivors_are_trained_to_the_end_and_the_others_pause_at_their_rung(searched):
+def test_survivors_are_trained_to_the_end_the_others_pause_at_their_rung_and_no_test_case_is_scored(searched):
     place, _ = searched
     trials = place.query(TRIALS)
     assert list(trials.updates) == [8 if state == "finished" else 4 for state in trials.state]
@@ -69,19 +62,22 @@ def test_survivors_are_trained_to_the_end_and_the_others_pause_at_their_rung(sea
     (best,) = trials[trials.is_best].itertuples()
     assert best.value == trials[trials.state == "finished"].value.max()
     assert set(trials.objective) == {"ED recall at over-triage 0.3"} and all(trials.higher_is_better)
+    assert len(experiments(place)) == 4 and list(place.home.rglob("scores")) == []
+    assert place.query("FROM evaluation").empty and place.query("FROM prediction").empty
+
+    again = place.home / "again.duckdb"
+    assert place.audits() == {} and not rebuild(place.home / "landing", again).refused
+    assert query(TRIALS, database=again).equals(trials)
 
 
-def test_the_output_in_a_pipe_is_a_line_per_rung_the_best_trials_what_was_saved_and_the_next_command(searched):
+def test_the_output_in_a_pipe_is_a_line_per_rung_what_was_saved_and_the_next_command(searched):
     place, out = searched
     lines = out.splitlines()
-    assert lines[0].startswith("Search smoke: 4 trials of tiny-llama 4bit balanced_safe s42, compared by the ED recall")
     finished = sum(" finished  update 8 of 8" in line for line in lines)
     at_rungs = [line for line in lines if re.match(r"trial \d", line)]
     assert len(at_rungs) == 4 + finished, "four at the first rung, some at the end"
-    assert f"4 trials took {16 + 4 * finished} updates" in out
-    folder = place.home / "searches" / f"smoke-{CELL}"
-    assert lines[-1] == f"The best recipe, for both precisions; next: triage sweep {folder / 'best.toml'}"
-    assert "\x1b" not in out
+    assert f"4 trials took {16 + 4 * finished} updates" in out and "\x1b" not in out
+    assert lines[-1].endswith(f"triage sweep {place.home / 'searches' / f'smoke-{CELL}' / 'best.toml'}")
 
 
 def test_a_sweep_of_the_winner_finds_its_training_complete(searched, monkeypatch):
@@ -105,15 +101,6 @@ def test_trials_are_no_experiments_of_the_status_unless_all_is_asked_for(searche
     assert capsys.readouterr().out.count(CELL) == 4
 
 
-def test_the_warehouse_is_sound_and_a_rebuild_brings_the_trials_back(searched):
-    place, _ = searched
-    assert place.audits() == {}
-    before = place.query(TRIALS)
-    again = place.home / "again.duckdb"
-    assert not rebuild(place.home / "landing", again).refused
-    assert query(TRIALS, database=again).equals(before)
-
-
 def refused(*args: str) -> str:
     """The sentence with which the command is refused, before Prefect starts."""
     with pytest.raises(TriageError) as caught:
@@ -127,12 +114,6 @@ def test_a_second_search_of_the_same_cell_is_refused_while_one_runs(searched, mo
     searched[0].use(monkeypatch)
     with locked(folder):
         assert str(folder) in refused(*SAFETY)
-
-
-def test_no_table_and_no_such_grid_are_sentences():
-    assert "no [search] table names a setting" in refused("search", "paper")
-    assert refused("search", "nothing").startswith("There is no grid 'nothing'")
-    assert refused("search", "smoke", "--recipe", "no").startswith("The grid smoke has no recipe no")
 
 
 def test_a_set_without_emergencies_is_refused(tmp_path, monkeypatch):
@@ -258,9 +239,7 @@ def test_a_search_that_is_killed_at_several_moments_goes_on_as_if_it_never_was(n
     assert result.returncode == 0, result.stdout + result.stderr
     assert killed.query(TRIALS).equals(whole.query(TRIALS))
 
-    for folder in experiments(whole):
-        same = killed.home / "experiments" / folder.name
-        for name in ("adapters.safetensors", "checkpoint"):
-            assert (same / name).exists() == (folder / name).exists()
-        if (folder / "adapters.safetensors").exists():
-            assert (same / "adapters.safetensors").read_bytes() == (folder / "adapters.safetensors").read_bytes()
+    def adapters(place: Place) -> dict[str, bytes]:
+        return {path.parent.name: path.read_bytes() for path in place.home.glob("experiments/*/adapters.safetensors")}
+
+    assert adapters(killed) == adapters(whole)

@@ -11,8 +11,8 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.errors import BadInput
 from tasks.search.space import LEFT_ALONE, OF_SAFETY, Objective, Space
 from tasks.search.trials import Reached, Trial
-from tasks.spec import Columns, Recipe, Training
-from tasks.trial import _from_anywhere, write_winner
+from tasks.spec import Recipe, Training
+from tasks.trial import write_winner
 from tests.search.spaces import grid_text, space
 
 
@@ -145,29 +145,10 @@ def test_the_grids_own_recipe_is_the_first_trial_where_it_lies_in_the_ranges():
     assert space("search.recipe.rank=[2, 8]").starting_values() is None
 
 
-def test_a_number_is_the_grids_own_however_the_space_writes_it():
-    """A real setting may be searched by whole numbers, of which its own value need not be one."""
-    scale = {value: space(f"recipe.scale={value}", "search.recipe.scale={low=2, high=40}") for value in (2.5, 20)}
-    assert scale[2.5].starting_values() is None
-    own_value = scale[20].starting_values()["recipe.scale"]
-    assert (own_value, type(own_value)) == (20, int)
-
-    choices = space("recipe.scale=20", "search.recipe.scale=[10, 20]").starting_values()
-    assert choices is not None and choices["recipe.scale"] == 20
-
-
 def test_no_id_depends_on_the_search():
     with_search = select("smoke").cells
     without = select("smoke", ["search.seed=7", "search.recipe.rank=[2]"]).cells
     assert with_search == without and all("search" not in spec.model_dump_json() for spec in without)
-
-
-@pytest.mark.parametrize(
-    ("key", "recipe_line"), [("training.num_layers", "num_layers = 1"), ("prompt.version", "prompt = { version = 2 }")]
-)
-def test_what_the_recipe_sets_itself_is_not_searched_where_it_would_change_nothing(key, recipe_line, tmp_path):
-    with pytest.raises(BadInput, match=f"{key} cannot be searched: it changes nothing in the recipe plain"):
-        set_up_grid(tmp_path, grid_text(f'[search]\n"{key}" = [1, 2]', recipe_line))
 
 
 VALUES = {
@@ -197,12 +178,6 @@ def test_the_primary_claim_of_the_searched_study_is_not_copied():
     a_space = space("seeds=[42, 43]", "primary.recipe=baseline", "primary.base_model=tiny-llama")
     assert a_space.grid.primary is not None
     assert select(str(write_winner(a_space, trial(VALUES, a_space)))).grid.primary is None
-
-
-def test_own_cases_in_the_users_folder_are_named_as_what_they_are(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "cases.csv").write_text("text,label\n")
-    assert _from_anywhere("~/cases.csv", Columns()) == str(tmp_path / "cases.csv")
 
 
 def test_own_cases_beside_the_grid_are_the_same_ones_from_the_winners_folder(tmp_path, monkeypatch):

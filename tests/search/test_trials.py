@@ -108,14 +108,6 @@ def test_proposals_follow_from_the_seed_and_the_values_alone(monkeypatch, tmp_pa
     assert len(opened(few).all()) == 5, "another space is another study in the same file"
 
 
-def test_the_sampler_learns_from_the_values():
-    trials = opened("search.start_up_trials=4")
-    for _ in range(14):
-        add(trials)
-    rates = [trial.values["recipe.learning_rate"] for trial in trials.all()]
-    assert sum(rates[8:]) / 6 > sum(rates[:8]) / 8, "the later ones are where it is better"
-
-
 def test_no_recipe_is_proposed_twice_and_a_space_without_another_one_ends_the_proposals():
     names = ("learning_rate", "scale")
     fixed = [f"search.recipe.{name}=[{value}]" for name, value in zip(names, (1e-3, 20), strict=True)]

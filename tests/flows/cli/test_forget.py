@@ -23,7 +23,7 @@ from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.store import refuse_while_working, seal
 from tests.flows.test_privacy import pieces_of
-from tests.place import one_sentence
+from tests.place import refusal
 
 FILES = ("train.jsonl", "adapters.safetensors", "scores.parquet")
 
@@ -61,8 +61,7 @@ def test_without_yes_it_says_what_would_go_and_with_it_no_file_holds_a_piece_of_
         assert not list((swept.home / place).glob("*/")), place
     assert not list(swept.home.rglob("adapters*.safetensors"))
     assert len(swept.query("SELECT training_id FROM experiment WHERE recipe_kind <> 'baseline'")) == 8
-    again = swept.ask("data", "forget", "embedded")
-    assert again.returncode == 2 and one_sentence(again.stderr) and "nor of any other" in again.stderr
+    assert "nor of any other" in refusal(swept.ask("data", "forget", "embedded"))
 
 
 def test_a_name_that_is_not_there_is_a_sentence_and_every_adapter_of_a_home_that_trained_none_itself_goes(swept):
@@ -72,8 +71,7 @@ def test_a_name_that_is_not_there_is_a_sentence_and_every_adapter_of_a_home_that
         ("n" * 300, "nnn..."),
         ("n" * 300 + ".toml", "nnn..."),
     ):
-        result = swept.ask("data", "forget", name, "--yes")
-        assert result.returncode == 2 and one_sentence(result.stderr) and sentence in result.stderr
+        assert sentence in refusal(swept.ask("data", "forget", name, "--yes"))
 
     shutil.rmtree(swept.home / "logs")
     specs = list((swept.home / "experiments").glob("*/spec.json"))
@@ -224,8 +222,8 @@ def test_a_removal_that_was_interrupted_is_finished_when_it_is_typed_again(remov
     assert what_is_left(root, "own-1") == [] and not list(root.rglob(".forgotten-*"))
     assert len(what_is_left(root, "own-2")) == 3
 
-    again = place.ask("data", "forget", "own-1", "--yes")
-    assert again.returncode == 2 and "holds nothing of a data set 'own-1'; did you mean own-2?" in again.stderr
+    sentence = refusal(place.ask("data", "forget", "own-1", "--yes"))
+    assert "holds nothing of a data set 'own-1'; did you mean own-2?" in sentence
 
 
 def test_what_an_interrupted_removal_left_goes_with_what_has_its_name_again(tmp_path):
@@ -243,9 +241,8 @@ def test_what_no_longer_says_of_what_it_is_is_named_and_not_called_nothing(place
     adapter = place.home / "experiments" / ".forgotten-cell" / "adapters.safetensors"
     adapter.parent.mkdir(parents=True)
     adapter.write_text("weights")
-    result = place.ask("data", "forget", "clinic", "--yes")
-    assert result.returncode == 2 and one_sentence(result.stderr)
-    assert "nor of any other. An interrupted removal left experiments/.forgotten-cell" in result.stderr
+    sentence = refusal(place.ask("data", "forget", "clinic", "--yes"))
+    assert "nor of any other. An interrupted removal left experiments/.forgotten-cell" in sentence
     assert place.ask("clean", "--yes").returncode == 0 and not adapter.exists()
     assert place.ask("data", "forget", "clinic").stderr.endswith("a data set 'clinic', nor of any other.\n")
 

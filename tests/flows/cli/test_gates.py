@@ -18,6 +18,7 @@ from flows.report.rows import Row, evaluation_ids, leaderboard_rows, restated, s
 from flows.report.table import print_table
 from tasks.corpus.case import exact_digest
 from tasks.runtime.errors import BadInput
+from tests.place import shown
 from tests.warehouse.rows import FIVE, evaluation, land_arm, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing
@@ -108,20 +109,12 @@ def test_the_gates_of_each_set_are_json_with_their_numbers(landed, capsys):
     assert (recall["successes"], recall["n"], recall["value"], recall["state"]) == (2, 4, 0.5, "FAIL")
 
 
-def test_missed_cases_are_shown_by_id_alone_and_no_name_is_broken_within_a_word_on_80_columns(land):
+def test_missed_cases_are_shown_by_id_alone_and_the_review_flag_with_its_cases(land):
     land(cases=MISSED, mc_status="available", mc_reason=None, mc_passes=50, mc_cases=3)
     text = printed()
-    for words in (
-        "Review flag: from 50 dropout passes on 3 of 7 cases; the others have none",
-        "Missed emergencies: 2",
-        "c00005",
-        "c00006",
-    ):
+    for words in ("from 50 dropout passes on 3 of 7 cases; the others", "Missed emergencies: 2", "c00005", "c00006"):
         assert words in text
-    assert "message" not in text
-    assert text.count("no passes") == 0
-    words = set(printed(width=80).partition("Gates")[2].split())
-    assert {"false", "negatives", "recall"} <= words, words
+    assert "message" not in text and "no passes" not in text
 
 
 def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_similar_first(tmp_path):
@@ -191,11 +184,9 @@ def test_among_emergencies_alone_a_model_is_not_judged_unless_it_misses_too_many
 def test_a_rule_that_misses_no_emergency_says_of_how_many_and_a_rare_prevalence_is_not_rounded_to_none(land):
     land(ed_prevalence=0.0004)
     text = printed()
-    assert "Missed emergencies: 0 of 2\n" in text
-    assert "At this set's prevalence of 0.04% ED: precision" in text
-    for prevalence, percent in ((0.0004, "0.04%"), (0.0025, "0.25%"), (0.025, "2.5%"), (0.1, "10%")):
-        assert f"At {percent}: precision" in printed("t4", None, prevalence)
-        assert f"ED precision and F2 restated at {percent} ED" in leaderboard(studied(prevalence=prevalence)[0]).notes
+    assert "Missed emergencies: 0 of 2\n" in text and "At this set's prevalence of 0.04% ED: precision" in text
+    assert "At 0.25%: precision" in printed("t4", None, 0.0025)
+    assert "ED precision and F2 restated at 0.25% ED" in leaderboard(studied(prevalence=0.0025)[0]).notes
 
 
 def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(land, tmp_path):
@@ -264,9 +255,8 @@ def test_without_a_precision_nothing_is_restated():
 def test_a_figure_just_below_its_gate_is_not_printed_as_the_gate(land):
     """1077 of 1134 are 0.94974, where 0.95 is required."""
     land(cases=[("ED", "ED", "ED")] * 1077 + [("ED", "GP", "GP")] * 57 + [("GP", "GP", "GP")])
-    of_all, of_one = io.StringIO(), printed(width=250)
-    print_table(Console(file=of_all, width=250), gates(studied()[0]).tables[0])
-    for text in (of_all.getvalue(), of_one.partition("Missed")[0].partition("Gates")[2].partition("At this")[0]):
+    of_all, of_one = shown(print_table, gates(studied()[0]).tables[0], width=250), printed(width=250)
+    for text in (of_all, of_one.partition("Missed")[0].partition("Gates")[2].partition("At this")[0]):
         assert "FAIL" in text and "0.9497" in text and "0.0503" in text
         assert not re.search(r"0\.950\b|0\.050\b", text)
 

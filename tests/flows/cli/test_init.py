@@ -1,7 +1,5 @@
 """`triage init DIR`: what it writes runs as it is, from inside the folder."""
 
-import errno
-import os
 import subprocess
 from pathlib import Path
 
@@ -46,17 +44,12 @@ def test_the_written_grid_can_be_planned_from_inside_the_folder(tmp_path, monkey
     assert "tiny-llama-8bit-safe-s42" in plan and "4 experiments" in plan
 
 
-def test_the_grid_is_small_compares_both_precisions_under_two_recipes_and_names_a_quick_model_to_try_with(study):
+def test_the_grid_is_small_and_compares_both_precisions_under_two_recipes(study):
     cells = select("my_grid.toml").cells
     assert [(c.model.name, c.bits, c.recipe.kind) for c in cells] == [
         ("smollm2-135m", bits, kind) for bits in (4, 8) for kind in ("standard", "safety")
     ]
     assert all(c.recipe.cost_matrix for c in cells if c.recipe.kind == "safety")
-    (line,) = (line for line in Path("my_grid.toml").read_text().splitlines() if "--model" in line)
-    _, _, _, grid, _, model, _, layers, _, iterations = line.split()
-    assert {cell.model.name for cell in select(grid, [layers, iterations], Narrowing(models=[model])).cells} == {
-        "tiny-llama"
-    }
 
 
 def test_every_set_of_the_cases_has_every_label_and_whole_groups_and_no_near_copies(study):
@@ -74,7 +67,7 @@ def test_the_examples_train_and_score(study):
     from tasks.tuning import job as training
 
     data = prepare_dataset(select("my_grid.toml").grid.data, home())
-    for spec in select("my_grid.toml", TINY, Narrowing(bits=[4])).cells:
+    for spec in select("my_grid.toml", TINY, Narrowing(bits=[4], recipes=["safe"])).cells:
         source = fetch_base(spec.model, home())
         variant = run_quantize({"source": str(source), "root": str(home()), "bits": 4, "group_size": 64})["folder"]
         name = training_of(spec, Path(variant), data)
@@ -112,17 +105,3 @@ def test_git_ignores_the_cases_and_the_home_and_an_own_gitignore_is_kept(tmp_pat
     app(["init", "other"], standalone_mode=False)
     assert "other/.gitignore: is kept as it is" in capsys.readouterr().out
     assert (tmp_path / "other" / ".gitignore").read_text() == "mine"
-
-
-def test_a_disk_that_is_full_leaves_no_file_behind(tmp_path, monkeypatch):
-    write_bytes = Path.write_bytes
-
-    def write_on_a_full_disk(path, text):
-        if path.name == ".gitignore":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write_bytes(path, text)
-
-    monkeypatch.setattr(Path, "write_bytes", write_on_a_full_disk)
-    with pytest.raises(BadInput, match="No space left on device"):
-        write_examples(tmp_path)
-    assert list(tmp_path.iterdir()) == []

@@ -1,19 +1,14 @@
 """What a plan calls trained is what a sweep would find done: after a smoke sweep, with one ingredient changed each time."""
 
 import shutil
-from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from flows.cli.plan import print_plan
 from flows.plan import PlannedCell, assumed_speeds, plan_cells, planned_cases
-from flows.report.figures import RANDOM
 from flows.selection import Narrowing, Selection, select
 from tasks.corpus import prepare
-from tasks.models.sources.fetch import fetch_base
-from tasks.runtime.home import home
-from tasks.spec import FolderSource
+from tests.place import shown
 
 
 def planned(selection: Selection) -> list[PlannedCell]:
@@ -22,8 +17,7 @@ def planned(selection: Selection) -> list[PlannedCell]:
 
 
 def printed(selection: Selection, width: int = 200) -> str:
-    print_plan(Console(file=(out := StringIO()), width=width), selection)
-    return out.getvalue()
+    return shown(print_plan, selection, width=width)
 
 
 @pytest.fixture
@@ -82,23 +76,6 @@ def test_a_plan_names_the_primary_claim_alone_where_the_grid_has_one(offline):
     start = "primary  tiny-llama baseline, 4bit against 8bit, seeds 42, 43: accuracy and ed_recall, margin 0.02; "
     assert line.startswith(start) and line.endswith(f"as {selection.grid.primary_claim.digest}")
     assert "primary " not in printed(select("smoke", only=Narrowing(bits=[4])))
-
-
-def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_grid_names(tmp_path, offline):
-    chosen = select("smoke", only=Narrowing(models=["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"]))
-    tiny = chosen.cells[0]
-    missing = FolderSource(kind="folder", path=str(tmp_path / "missing"))
-    either = tiny.model.model_copy(update={"name": "either", "sources": (missing, *tiny.model.sources)})
-    cells = [*chosen.cells, tiny.model_copy(update={"model": either})]
-    selection = Selection(chosen.grid, cells)
-
-    def marked() -> set[str]:
-        text = printed(selection)
-        return {spec.model.name for spec in cells if f"{spec.cell_id}{RANDOM}" in text}
-
-    assert marked() == {"tiny-llama"}, "what either gets is not known yet"
-    fetch_base(either, home())
-    assert marked() == {"tiny-llama", "either"}
 
 
 def test_a_plan_says_cases_time_and_disk(offline, monkeypatch):

@@ -18,7 +18,7 @@ import pytest
 
 from flows.cli.sql import _new_file
 from tasks.runtime.errors import BadInput
-from tests.place import Place, one_sentence, wait_until
+from tests.place import Place, refusal, wait_until
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_waiting import held_warehouse
 from warehouse.connect import WAITING
@@ -69,12 +69,8 @@ def test_a_table_too_wide_becomes_records_and_one_that_fits_stays_and_rounds_flo
     lines = [line for line in out(six, THIRD).splitlines() if line.startswith("│")]
     assert len(lines) == 6
     assert [cell.strip() for cell in lines[0].split("│")[2:-1]] == ["0.3333", "1234568", "NULL"]
-
     assert out(six, "FROM leaderboard WHERE false") == "0 rows\n" and as_json(six, "FROM leaderboard WHERE false") == []
     assert out(six, "SELECT 1 AS one WHERE false", "--format", "csv") == "one\n"
-    query = "SELECT training_id, cell_id, base_model, recipe FROM experiment"
-    for columns, is_table in (("", True), ("60", True), ("30", False)):
-        assert ("│" in out(six, query, **({"COLUMNS": columns} if columns else {}))) == is_table
 
 
 def test_csv_and_json_give_all_digits_and_null_for_what_json_has_no_word_for(six):
@@ -94,9 +90,7 @@ def test_csv_and_json_give_all_digits_and_null_for_what_json_has_no_word_for(six
 def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(six, tmp_path):
     query = "SELECT 1 AS a, 2 AS b, 3 AS a, 4 AS b"
     for options in (("--format", "json"), ("--json",), ("--output", str(tmp_path / "rows.json"))):
-        result = six.ask("sql", query, *options)
-        assert (result.returncode, result.stdout) == (2, "") and one_sentence(result.stderr)
-        assert "several columns are named a, b; name them with AS" in result.stderr
+        assert "several columns are named a, b; name them with AS" in refusal(six.ask("sql", query, *options))
     assert list(tmp_path.iterdir()) == []
     assert out(six, query, "--format", "csv") == "a,b,a,b\n1,2,3,4\n"
 
@@ -106,11 +100,7 @@ def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(six, t
     [
         # The memory runs out first, however slow the machine is.
         (("FROM range(100000000)", "--format", "csv", "--memory", "100MB", "--seconds", "600"), "allow more with --memory"),
-        (("FROM range(100000000) ORDER BY hash(range)", "--memory", "100MB", "--seconds", "600"),
-         "allow more with --memory"),
         (("SELECT repeat('x', 4000000000)", "--memory", "100MB", "--seconds", "600"), "allow more with --memory"),
-        (("FROM range(100000000000)", "--format", "csv", "--seconds", "0.5"),
-         "stopped after 0.5 seconds; allow more with --seconds"),
         # Long enough for DuckDB to draw a progress bar, which nobody wants among rows.
         ((SLOW, "--memory", "100GB", "--seconds", "3"), "stopped after 3 seconds; allow more with --seconds"),
         (("SELECT 1", "--memory", "1MB"), "at least 50 MB of memory.*--memory"),
@@ -125,33 +115,26 @@ def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(six, t
 )  # fmt: skip
 def test_a_mistake_and_a_query_past_its_bounds_are_a_sentence_that_names_the_option(args, sentence, pair):
     before = pair.warehouse.read_bytes()
-    result = pair.ask("sql", *args)
-    assert (result.returncode, result.stdout) == (2, "") and one_sentence(result.stderr), result.stderr
-    assert re.search(sentence, result.stderr) and "\x1b" not in result.stderr
+    printed = refusal(pair.ask("sql", *args))
+    assert re.search(sentence, printed) and "\x1b" not in printed
     assert pair.warehouse.read_bytes() == before
 
 
-def test_a_table_shows_the_first_thousand_rows_and_says_how_to_see_more(six):
+def test_a_table_shows_the_first_thousand_rows_and_csv_and_json_all_of_them_unless_fewer_are_asked_for(six):
     result = six.ask("sql", "FROM range(300000)")
     text = result.stdout
     assert text.count("│") == 2 * 1000 and " 999 " in text and " 1000 " not in text
     end = "There are more rows than these 1,000; to see more: --rows 10000, or all of them: --format csv"
     assert result.stderr == f"{end}\n"
-    assert out(six, "FROM range(1000)").count("│") == 2 * 1000 and "more rows" not in out(six, "FROM range(1000)")
     assert out(six, "FROM range(1500)", "--rows", "1500").count("│") == 2 * 1500
-
-
-def test_csv_and_json_give_all_rows_unless_fewer_are_asked_for(six):
     assert len(out(six, "FROM range(30000)", "--format", "csv").splitlines()) == 30001
     assert len(as_json(six, "FROM range(3000)")) == 3000
     result = six.ask("sql", "FROM range(30000)", "--format", "json", "--rows", "2")
-    assert json.loads(result.stdout) == [{"range": 0}, {"range": 1}]
-    assert result.stderr == "There are more rows than these 2; to see more: --rows 20, or all of them: --format csv\n"
+    assert json.loads(result.stdout) == [{"range": 0}, {"range": 1}] and "--rows 20, or all of" in result.stderr
 
 
-@pytest.mark.parametrize("query", ["FROM range(100000000000)", SLOW])
-def test_ctrl_c_ends_a_query_with_a_sentence(query, six):
-    process = six.start("sql", query, "--format", "csv", "--memory", "100GB", "--seconds", "300")
+def test_ctrl_c_ends_a_query_with_a_sentence(six):
+    process = six.start("sql", SLOW, "--format", "csv", "--memory", "100GB", "--seconds", "300")
     wait_until(lambda: is_open(six.warehouse, process.pid))
     process.send_signal(signal.SIGINT)
     result = six.finish(process)
@@ -218,12 +201,8 @@ def test_a_file_has_the_format_of_its_name(pair):
     assert "│ e4" in (pair.folder / "rows.txt").read_text()
     assert [path.name for path in pair.folder.iterdir() if path.name.startswith(".rows")] == []
 
-    for name in ("few.parquet", "few.csv"):
-        result = pair.ask("sql", "FROM range(50000)", "--output", name, "--rows", "3")
-        assert (
-            result.stderr
-            == f"3 rows in {name}\nThere are more rows than these 3; to see more: --rows 30, or all of them: --format csv\n"
-        )
+    result = pair.ask("sql", "FROM range(50000)", "--output", "few.parquet", "--rows", "3")
+    assert re.match("3 rows in few.parquet\nThere are more rows than these 3; to see more: --rows 30,", result.stderr)
     assert pq.read_table(pair.folder / "few.parquet").column("range").to_pylist() == [0, 1, 2]
 
     sql = "SELECT 12345678901234567.89 AS amount, sum(range) AS total FROM range(4)"
@@ -236,9 +215,7 @@ def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(pair):
     (pair.folder / "mine.csv").write_text("mine")
     (pair.folder / "dangling.csv").symlink_to("nowhere.csv")
     for name in ("mine.csv", "dangling.csv"):
-        result = pair.ask("sql", "FROM evaluation", "--output", name)
-        assert result.returncode == 2 and one_sentence(result.stderr)
-        assert "is there already and stays as it is" in result.stderr
+        assert "is there already and stays" in refusal(pair.ask("sql", "FROM evaluation", "--output", name))
     assert (pair.folder / "mine.csv").read_text() == "mine" and not (pair.folder / "nowhere.csv").exists()
     (pair.folder / "dangling.csv").unlink()
 

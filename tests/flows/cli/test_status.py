@@ -12,21 +12,19 @@ import pytest
 from rich.console import Console
 
 from flows.cli.status import print_status, status, watch_status
-from tasks.runtime.errors import BadInput
 from tasks.runtime.events import TrainingReport
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.tuning.rows import reporting_to
-from tests.warehouse.rows import FIVE, evaluation, land_arm, training
+from tests.place import shown
+from tests.warehouse.rows import FIVE, land_arm, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 
 
-def printed(everything: bool = False, width: int = 160) -> str:
-    out = io.StringIO()
-    print_status(Console(file=out, width=width), everything)
-    return out.getvalue()
+def printed(everything: bool = False) -> str:
+    return shown(print_status, everything)
 
 
 def rows(text: str) -> list[list[str]]:
@@ -50,20 +48,6 @@ def land(tmp_path, id: str, order: int, **values) -> None:
 def land_judged(tmp_path, cases=FIVE) -> None:
     land_arm(tmp_path, "4", cases=cases)
     load_all(tmp_path)
-
-
-def test_names_can_be_copied_from_a_terminal_of_80_columns(tmp_path):
-    cells = {"a" * 12: "tiny-llama-4bit-balanced_safe-s42", "b" * 12: "gemma-3-270m-8bit-triage_optimized-s42"}
-    for number, (digest, cell) in enumerate(cells.items()):
-        land(tmp_path, f"{cell}-{digest}", number, cell_id=cell, random_weights=True)
-        id = f"{cell}-{digest}-e1"
-        write_landing(tmp_path, id, "evaluation", evaluation(id, f"{cell}-{digest}"))
-
-    load_all(tmp_path)
-    text = printed(width=80)
-    assert max(map(len, text.splitlines())) <= 80
-    assert all(f"{cell} " in text for cell in cells.values())
-    assert text.count("(random") == text.count("of 2") == 2, "other columns fold"
 
 
 def test_trainings_of_one_cell_keep_what_tells_them_apart(tmp_path):
@@ -145,8 +129,3 @@ def test_a_watched_table_shows_what_runs_first(tmp_path, monkeypatch):
         watch_status(console, show_all=False, as_json=False)
     lines = [line for line in console.file.getvalue().splitlines() if line[:2] in ("a ", "b ", "c ")]
     assert [line[0] for line in lines[:3]] == ["c", "a", "b"]
-
-
-def test_watch_needs_a_terminal(tmp_path):
-    with pytest.raises(BadInput, match="triage status --json"):
-        watch_status(Console(file=io.StringIO()), show_all=False, as_json=False)

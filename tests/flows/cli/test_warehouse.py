@@ -1,7 +1,6 @@
 """`triage warehouse`: studies and sentences for names that are not there, the check, a merge, and a file that is damaged
 or misplaced, of which each command says so first."""
 
-import io
 import shutil
 
 import pytest
@@ -15,19 +14,16 @@ from flows.cli.terminal import load_what_waits
 from flows.cli.warehouse import check, forget, merge, studies
 from flows.outcomes import evaluations_of_sweep
 from flows.report.rows import find_study
-from tasks.grids.grid import load_grid
-from tasks.landing import SweepRecord
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
-from tests.place import made_once
+from tests.place import made_once, shown
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
 from tests.warehouse.test_waiting import held_warehouse
 from warehouse.connect import WAITING, warehouse_path, writing
 from warehouse.load import load_all
 from warehouse.query import query, query_rows
-from warehouse.rebuild import rebuild
 
 
 @made_once
@@ -76,9 +72,7 @@ def printed(capsys, monkeypatch):
 
 
 def compared(study):
-    console = Console(file=io.StringIO(), width=160)
-    print_study(console, study)
-    return console.file.getvalue()
+    return shown(print_study, study, width=160)
 
 
 def test_the_studies_are_listed_the_last_sweep_first_and_that_of_no_sweep_only_where_it_is(landing, printed):
@@ -128,28 +122,6 @@ def test_a_name_that_is_no_study_or_twice_the_same_or_alone_is_a_sentence(landin
             run(*names)
 
 
-def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_way_to_it(
-    landing, tmp_path, monkeypatch
-):
-    own_database, other = home() / "triage.duckdb", tmp_path / "other.duckdb"
-    for warehouse, study in ((own_database, "ward"), (other, "clinic")):
-        monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
-        record = SweepRecord(load_grid("smoke").model_copy(update={"name": study}), 1)
-        record.add(["e4"])
-        record.finish(0)
-
-    for warehouse, study in ((own_database, "clinic"), (other, "ward")):
-        monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
-        with pytest.raises(BadInput) as refused:
-            find_study(study)
-        sentence = str(refused.value)
-        assert f"The warehouse {warehouse} has no study '{study}'; it has " in sentence
-        assert f"`triage warehouse rebuild` fills it from {landing}; TRIAGE_WAREHOUSE names another" in sentence
-
-    rebuild(landing)
-    assert find_study("ward") is not None and find_study("clinic") is not None
-
-
 def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing, printed):
     plan = printed(forget, "smaller", yes=False)
     assert "To be forgotten: the study smaller with 2 results. Other studies hold 2 further ones" in plan
@@ -192,7 +164,7 @@ def test_results_are_merged_and_counted_and_what_is_refused_or_skipped_is_named(
 
 # --- A file that is damaged, misplaced or held ---------------------------------------------------
 
-COMMANDS = [("sweep", "smoke"), ("compare",), ("sql", "SELECT 1"), ("status",)]
+COMMANDS = [("sweep", "smoke"), ("compare",)]
 REBUILD = ("warehouse", "rebuild")
 
 

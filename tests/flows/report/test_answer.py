@@ -20,7 +20,6 @@ from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_precisions import land as land_precision
 from tests.warehouse.test_precisions import noisy
 from warehouse.load import load_all
-from warehouse.query import query
 
 CLAIM = Row(
     study="study", base_model="smollm2-135m", recipe="tuned", side="4bit", reference="8bit",
@@ -72,14 +71,8 @@ def test_without_a_claim_the_recipe_of_most_seeds_that_learned_something_answers
     )
 
     chart = primary_chart(found.primary)
-    mean, *trainings, baseline = chart.marks
-    (row,) = query(
-        "FROM quantization_summary WHERE recipe = 'tuned' AND base_model = 'smollm2-135m' AND metric = 'ed_recall' "
-        "AND rule = 'target_recall' AND list_contains(studies, 'study')"
-    ).itertuples()
-    assert [mean[end] for end in ("x", "x_low", "x_high")] == [100 * row.difference, 100 * row.low, 100 * row.high]
+    mean, *trainings, _ = chart.marks
     assert len(trainings) == 3 and mean["x"] == pytest.approx(sum(mark["x"] for mark in trainings) / 3)
-    assert baseline["x"] == pytest.approx(100 * (row.linear_value - row.value_8bit))
     assert (chart.options["margin"], chart.options["lines"]) == (2, [0, -2])
 
 
@@ -144,16 +137,10 @@ def test_where_no_recipe_learned_something_the_sentence_says_so_and_names_the_la
     load_all(tmp_path)
     (study,) = studied()
     sentence = answer(study).sentence
-    assert sentence.startswith(
-        "Nothing can be said about 4 bits against 8 bits, since a model gains less than half of what"
-    )
+    assert sentence.startswith("Nothing can be said about 4 bits against 8 bits, since a model gains less than half of")
     ruled = [row for row in study.recipes if (row.metric, row.rule) in RULED]
-    largest = min(ruled, key=lambda row: row.difference)
-    assert (
-        largest.recipe == "r2"
-        and f"is {100 * largest.difference:+.1f} points [" in sentence
-        and "(smol r2)." in sentence
-    )
+    largest = min(row.difference for row in ruled)
+    assert f"is {100 * largest:+.1f} points [" in sentence and "(smol r2)." in sentence
 
 
 RULED = {("accuracy", "argmax"), ("ed_recall", "target_recall")}
@@ -232,7 +219,6 @@ ROW = Row(
             {"difference": None, "note": "not available: no ED case"},
             "Nothing can be said about 4 bits against 8 bits in",
         ),
-        ({"high": -0.0001}, "[-0.9, -0.01] ("),
         ({"metric": "ed_recall"}, "4 bits miss as many emergencies as 8 bits, within 2 points: ED recall at each"),
         (
             {"metric": "ed_recall", "verdict": "not worse"},

