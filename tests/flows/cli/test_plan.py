@@ -1,8 +1,10 @@
 """What a plan calls trained is what a sweep would find done: after a smoke sweep, with one ingredient changed each time."""
 
 import shutil
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from flows.cli.plan import print_plan
 from flows.plan import PlannedCell, assumed_speeds, plan_cells, planned_cases
