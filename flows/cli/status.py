@@ -156,6 +156,7 @@ def print_status(console: Console, show_all: bool = False) -> None:
         print_line(console, NOTHING)
         return
 
+    print_line(console, f"Experiments in {home() / 'experiments'}")
     console.print(status_table(listed(lines, show_all)))
     if show_all:
         return
@@ -169,14 +170,7 @@ def print_status(console: Console, show_all: bool = False) -> None:
 
 def status_table(lines: list[Line]) -> rich.table.Table:
     """The lines as a table, which breaks no name: a command takes it."""
-    table = rich.table.Table(
-        title=f"Experiments in {home() / 'experiments'}",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-        header_style="bold",
-    )
+    table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("experiment", "state", "ED recall on test", "gates"):
         table.add_column(column, overflow="fold", no_wrap=column == "experiment")
 
