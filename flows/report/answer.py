@@ -22,8 +22,8 @@ from flows.report.rows import (
     only_random_weights,
     rows_of,
 )
-from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import UNPACKED
+from tasks.spec import ED_AUROC
 from warehouse.comparison.crossed import (
     CANNOT_CONCLUDE,
     LOWER_IS_BETTER,

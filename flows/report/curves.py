@@ -27,7 +27,7 @@ from flows.report.rows import (
     rows_of,
 )
 from flows.report.table import TITLES, Mark, Record, Section, Table, along
-from tasks.judging.point_metrics import ED_AUROC
+from tasks.spec import ED_AUROC
 from warehouse.connect import listed
 
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page

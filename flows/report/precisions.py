@@ -20,8 +20,8 @@ from flows.report.figures import (
 )
 from flows.report.rows import THRESHOLD, Row, Study, interval_of, is_number, rows_of
 from flows.report.table import TITLES, Chart, Mark, Record, Section, Table, along
-from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import reference_note
+from tasks.spec import ED_AUROC
 from warehouse.comparison.crossed import LOWER_IS_BETTER, MARGIN
 from warehouse.comparison.pools import adapter_rows
 from warehouse.connect import listed

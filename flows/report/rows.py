@@ -12,9 +12,9 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, TypeGuard, TypeVar
 
-from tasks.judging.point_metrics import ED_AUROC
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
+from tasks.spec import ED_AUROC
 from warehouse.connect import REBUILD, listed, quoted, warehouse_path
 from warehouse.cookbook import named_query
 from warehouse.query import Rows, query_rows

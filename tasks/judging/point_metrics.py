@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.spec import LABELS, Label
+from tasks.spec import ED_AUROC, LABELS, Label
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -27,7 +27,6 @@ Rows = list[Row]
 Costs = Mapping[Any, Mapping[Any, float]] | ArrayLike  # Any: mappings are invariant in their key
 
 MIN_UNITS = 10  # with fewer groups (or cases) a percentile bootstrap is too narrow to be shown
-ED_AUROC = "ed_auroc"
 
 CLASS_METRICS = ("precision", "recall", "f1", "f2")
 METRICS = (

@@ -6,6 +6,7 @@ Prefect, MLX or a file format.
 """
 
 from tasks.spec.base import (
+    ED_AUROC,
     EMBEDDED_EVALUATION_SETS,
     EMBEDDED_ONLY,
     ENGINE_VERSION,

@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
+ED_AUROC = "ed_auroc"  # a metric of the probabilities, whichever rule decides
 GATE_THRESHOLDS = {"ed_recall": 0.95, "ed_f2": 0.90, "ed_false_negative_rate": 0.05}
 """Thresholds of the safety gates (`tasks/judging/gates.py`). The last holds from below."""
 ENGINE_VERSION = 5

@@ -24,7 +24,6 @@ from tasks.runtime.errors import BadInput, DoesNotFit
 from tasks.runtime.events import Emit, MemoryNote
 from tasks.runtime.files import write_atomic
 from tasks.spec import ExperimentSpec, byte_count
-from tasks.tuning.data import TOKENS_AT_ONCE
 
 CHOICE = "memory.json"
 # Share of the machine's memory: the machine stays usable, and Metal recommends at most two thirds.
@@ -56,7 +55,7 @@ class MemoryChoice:
     micro_batch: int
     checkpointing: bool = False
     limit: int | None = None
-    tokens_at_once: int = TOKENS_AT_ONCE
+    tokens_at_once: int = backend().tokens_at_once
     cache_bytes: int = 0
     stored: tuple[str, ...] | None = None
 
@@ -137,7 +136,7 @@ def choose_memory(
             checkpointing,
             limit,
             # Validation keeps no gradient, but on a CPU its batches run side by side.
-            min(TOKENS_AT_ONCE, max(1, fitting_cases * longest // side_by_side)),
+            min(backend().tokens_at_once, max(1, fitting_cases * longest // side_by_side)),
             cache,
         )
         message = (

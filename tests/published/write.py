@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from tasks.judging.point_metrics import ED_AUROC
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import ManifestDict, build_folder
+from tasks.spec import ED_AUROC
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
 from warehouse.comparison.cells import judged_cases

@@ -7,7 +7,8 @@ from scipy import stats
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score, roc_auc_score
 
-from tasks.judging.point_metrics import ED_AUROC, confusion_cells, metric_values
+from tasks.judging.point_metrics import confusion_cells, metric_values
+from tasks.spec import ED_AUROC
 from warehouse.comparison.cells import OF_EMERGENCIES, JudgedCases
 from warehouse.comparison.differences import COST, LOSS, METRICS, differences, mcnemar, tango_interval
 

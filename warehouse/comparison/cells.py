@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.judging.point_metrics import (
-    ED_AUROC,
     Costs,
     Floats,
     Ints,
@@ -25,7 +24,7 @@ from tasks.judging.point_metrics import (
     placements,
     ratio_parts,
 )
-from tasks.spec import LABELS
+from tasks.spec import ED_AUROC, LABELS
 
 OF_EMERGENCIES = ("ed_recall", "ed_f2")  # computed from cases with the label ED
 # Columns of _COUNTED, by rule.

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Costs, Floats
+from tasks.judging.point_metrics import MIN_UNITS, Costs, Floats
+from tasks.spec import ED_AUROC
 from warehouse.comparison.cells import OF_EMERGENCIES, Cells, JudgedCases, Measured
 from warehouse.comparison.crossed import (
     CANNOT_CONCLUDE,

@@ -10,7 +10,8 @@ from typing import Any
 
 import duckdb
 
-from tasks.judging.point_metrics import ED_AUROC, Costs
+from tasks.judging.point_metrics import Costs
+from tasks.spec import ED_AUROC
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.differences import COST, LOSS, METRICS, differences
 from warehouse.schema import insert_rows

@@ -193,7 +193,7 @@ def _means(
     recipes: Sequence[tuple[dict[str, Any], Sequence[int]]],
 ) -> Iterable[dict[str, Any]]:
     """Rows of `differences` over the pairs of each recipe, given as places in `pairs`."""
-    from tasks.judging.point_metrics import ED_AUROC
+    from tasks.spec import ED_AUROC
     from warehouse.comparison.cells import RULES, judged_cases  # NumPy and SciPy come with both
     from warehouse.comparison.differences import METRICS, differences
 
