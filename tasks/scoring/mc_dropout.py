@@ -5,7 +5,8 @@ One pass is one sampled model: its instruction tokens are run once and shared by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import mlx.core as mx
 import numpy as np
@@ -30,11 +31,15 @@ def dropout_passes(
     passes: int,
     seed: int,
     emit: Emit,
+    kept: Mapping[int, tuple[np.ndarray, np.ndarray]] = MappingProxyType({}),
+    keep: Callable[[int, np.ndarray, np.ndarray], object] = lambda number, log_p, p: None,
 ) -> np.ndarray:
     """Label probabilities of these cases in every pass: (passes, cases, 3), float64.
 
     A case's masks follow from its position in the whole set, so that a larger sample repeats the
-    figures of a smaller one. Raises TriageError if two passes are the same.
+    figures of a smaller one. `keep` gets each pass as it ends: its number, log P (float32) and P,
+    both (cases, 3). A pass that is `kept` is not run again. Raises TriageError if two passes are
+    the same.
     """
     cases = prefix.cases
     log_p = np.zeros((passes, len(case_numbers), len(LABELS)), np.float32)
@@ -45,12 +50,18 @@ def dropout_passes(
         for numbers in sorted_batches(cases, TOKENS_AT_ONCE, case_numbers)
     ]
 
+    for number, values in kept.items():
+        log_p[number], p[number] = values
+
     for number in range(passes):
+        if number in kept:
+            continue
         sampled_model = _sample_model(adapted, prefix, (PASS_KEY, seed, number))
         for batch, batch_log_p in side_by_side(batches, sampled_model):
             positions = [position[case] for case in batch.cases]
             log_p[number, positions] = np.array(batch_log_p)
             p[number, positions] = np.array(mx.softmax(batch_log_p, axis=-1), np.float64)
+        keep(number, log_p[number], p[number])
         emit(ProgressReport("dropout passes", number + 1, passes))
 
     adapted.set_dropout(None)
