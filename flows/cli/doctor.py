@@ -29,6 +29,7 @@ from flows.cli.terminal import console, print_findings, print_line
 from flows.plan import estimated_bytes
 from flows.report.figures import counted
 from flows.selection import select
+from tasks.bench.selftest.conditions import MEASURED, conditions, wheel_tags
 from tasks.models.sources.fetch import availabilities, is_offered, is_unanswered
 from tasks.runtime.backend import (
     BACKENDS,
@@ -41,7 +42,7 @@ from tasks.runtime.backend import (
 from tasks.runtime.children import run_child
 from tasks.runtime.device import chip, cores, total_memory
 from tasks.runtime.errors import BadInput, Finding, Level, Locked, TriageError
-from tasks.runtime.events import Device
+from tasks.runtime.events import Device, Event, ProgressReport
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import existing_home, home, without_folders
 from warehouse.connect import REBUILD, warehouse_path
@@ -94,7 +95,7 @@ def examine_machine(console: Console, selftest: bool = False, path: Path | None 
 
     findings = print_findings(console, _findings())
     if selftest:
-        own_findings, measured = run_selftest()
+        own_findings, measured = run_selftest(console)
         findings += print_findings(console, own_findings)
         created = datetime.now(UTC)
         target = path or home() / f"doctor-{created:%Y%m%dT%H%M%SZ}.json"
@@ -297,20 +298,32 @@ CONCURRENT: dict[str, Check] = {
 }
 
 
-def run_selftest() -> tuple[list[Finding], dict[str, Any]]:
-    """Run the self-test in a child process; its models are deleted.
+def run_selftest(console: Console) -> tuple[list[Finding], dict[str, Any]]:
+    """Run the self-test in a child process and show which check runs; its models are deleted.
 
-    Returns its findings and what the process measured, where it failed `error`: words without
-    folders.
+    Returns its findings and what was measured until it ended, where it failed with `error`: words
+    without folders.
     """
-    log = home() / "logs" / "doctor"
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            measured = run_child("tasks.bench.selftest.run:run", {"folder": folder}, log)
-    except TriageError as error:
-        remedy = "read the log; without this, no result can be trusted"
-        finding = Finding("self-test", "error", str(error), remedy)
-        return [finding], {"error": without_folders(f"{type(error).__name__}: {error}")}
+    before = conditions()
+    measured: dict[str, Any] = {"checks": []}
+    failed = []
+    with tempfile.TemporaryDirectory() as folder, console.status("self-test") as status:
+
+        def show(event: Event) -> None:
+            if isinstance(event, ProgressReport):
+                status.update(f"self-test, {event.done + 1} of {event.of}: {event.what}")
+
+        try:
+            run_child(
+                "tasks.bench.selftest.run:run", {"folder": folder}, home() / "logs" / "doctor", show
+            )
+        except TriageError as error:
+            remedy = "read the log; without this, no result can be trusted"
+            failed = [Finding("self-test", "error", str(error), remedy)]
+            measured["error"] = without_folders(f"{type(error).__name__}: {error}")
+        with contextlib.suppress(FileNotFoundError):
+            measured |= json.loads(Path(folder, MEASURED).read_text(encoding="utf-8"))
+    measured["conditions"] = {"before": before, "after": conditions()}
 
     findings = []
     for check in measured["checks"]:
@@ -321,7 +334,7 @@ def run_selftest() -> tuple[list[Finding], dict[str, Any]]:
             Finding(check["name"], level, detail, "" if check["ok"] else check["remedy"])
         )
 
-    return findings, measured
+    return findings + failed, measured
 
 
 def report(measured: dict[str, Any], findings: list[Finding], created: datetime) -> dict[str, Any]:
@@ -340,6 +353,7 @@ def report(measured: dict[str, Any], findings: list[Finding], created: datetime)
             "system": os_version(),
         },
         "versions": versions(),
+        "wheels": wheel_tags(),
         "backend": {
             name: getattr(backend(), name)
             for name in ("name", "compute_path", "compute_dtype", "experimental")

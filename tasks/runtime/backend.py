@@ -87,8 +87,7 @@ METAL = Backend(
     compute_path="packed",
     tokens_at_once=4096,
     planned_gflops=1500.0,
-    # Its kernels may also round inner products more coarsely.
-    selftest_tolerance=1e-3,
+    selftest_tolerance=1e-4,
     rounding=2e-2,
     on_gpu=True,
     wires_memory=True,

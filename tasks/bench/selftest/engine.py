@@ -1,46 +1,60 @@
 """Checks of the training engine: against references (the same weights unpacked, and stock mlx-lm's loss
-and gradients), and against itself: what may be computed in parts, twice or in batches gives the same,
-and a step is not slower than stock's.
+and gradients), and against itself: what may be compiled, computed in parts, twice or in batches, or
+killed and resumed, gives the same.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from statistics import median
+from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm.tuner.trainer import default_loss
 
+from tasks.bench.selftest.kernels import compute_dtype, rounding
 from tasks.bench.selftest.models import (
-    WIDE,
+    CASES,
+    DIFFERENCE,
+    LENGTH,
+    TRAINING,
     SelfTestCheck,
     Subject,
     adapt,
     cases_of,
+    distance,
     farthest,
-    make_wide,
+    make_model,
     our_gradients,
     outputs,
+    random_weights,
     recipe,
     relative_to_spread,
-    stock_batch,
     stock_gradients,
 )
-from tasks.bench.setting import largest_difference, updates_of
+from tasks.bench.setting import largest_difference
+from tasks.corpus.prepare import prepare_dataset
+from tasks.precisions import of_bits
 from tasks.runtime.backend import backend
+from tasks.runtime.children import run_child
+from tasks.runtime.errors import LostChild
+from tasks.runtime.events import Emit, Event, TrainingReport
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.tuning.activations import Prefix
-from tasks.tuning.compiled import compiles
-from tasks.tuning.lora import Adapted
+from tasks.spec import Data, ExperimentSpec, Scoring
+from tasks.tuning import job
+from tasks.tuning.activations import Prefix, prefix_in_memory
+from tasks.tuning.compiled import CompiledUpdates, compiles
+from tasks.tuning.data import effective_batch
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import Stack
+from tasks.tuning.rows import TrainingJob
+from tasks.tuning.step import PlainUpdates
 
 # bfloat16 keeps 8 bits, so how far it is off depends on the model. The yardstick is the same model
 # unpacked to bfloat16: the quantised kernels' root mean square error may be at most this many times
@@ -57,109 +71,103 @@ SEED = 5
 PASSES = 3
 # Other masks are about 1.4; float32 on a CPU measures 1e-5.
 PASSES_LIMITS = {"float32": 1e-3, "bfloat16": 0.3}
-UPDATES = 2
+# Six standard deviations of the share of a mask's elements.
+MASKS_LIMIT = 0.06
 # Bytes of logits at once: many blocks of columns.
 FEW_LOGITS = 1 << 12
 MANY_LOGITS = 1 << 62
-# Of the timed step.
-BATCH = 2
-TIMED_LENGTH = 64
-REPEATS = 3
-# Ours does a part of stock's work, but on tiny work starting it may take as long.
-SLOWEST = 1.5
+# Of compiled updates: their number, the largest part of a batch, and a norm that every gradient passes.
+UPDATES = 3
+PART = 2
+CLIPPED = 0.01
+RATE = 1e-3
+# AdamW takes the sign of gradients that are nearly 0, which rounding decides. What is broken is 1 or
+# more: other masks, gradients of another sign or size.
+UPDATES_LIMITS = {mx.float32: 1e-4, mx.bfloat16: 0.1}
+# Of models of real widths: keys of config.json that differ, cases and tokens of a case. A block of
+# logits is 22,000 of Gemma's 262,144 columns, and one of its two blocks has full attention.
+GEMMA = {"num_hidden_layers": 2, "sliding_window_pattern": 2}
+WIDE: dict[str, tuple[str, dict[str, int], int, int]] = {
+    "smollm2-135m widths": ("smollm2-135m", {"num_hidden_layers": 2}, 3, 24),
+    "gemma-3-270m widths, head of 262,144 in blocks": ("gemma-3-270m", GEMMA, 3, 24),
+    "gemma-3-270m widths, 600 tokens in a window of 512": (
+        "gemma-3-270m",
+        GEMMA | {"vocab_size": 4096},
+        2,
+        600,
+    ),
+}
+WIDE_LOGITS = 1 << 20
+WIDE_LIMIT = 1e-3
+# Of the mini training, which is killed two updates after its checkpoint.
+ITERATIONS = 7
+CHECKPOINT_EVERY = 3
+KILLED_AT = 5
 NOT_REPEATABLE = (
     "a training that resumes may differ in its last digits; report it with the file below"
 )
-SLOW = "close other programs and repeat it; if it stays, report it with the file below"
-
-Change = Callable[[Adapted], Adapted]
-Step = Callable[[], object]
+NOT_RESUMED = "let no training be interrupted, and report it with the file below"
 
 
-def tiny_checks(subject: Subject) -> Iterator[SelfTestCheck]:
-    """A tiny model's kernels, loss and gradients."""
+def tiny_checks(subject: Subject, of_engine: bool) -> Iterator[SelfTestCheck]:
+    """A tiny model's numbers against references; with `of_engine` those of its training, too."""
+    dtype = backend().compute_dtype
     limit = backend().selftest_tolerance
-    title = subject.title
+    of_probabilities = "of the spread of the labels' probabilities between cases"
+    table: list[tuple[Any, ...]] = [
+        ("packed against dequantised", packed_error, limit),
+        ("fidelity of packed weights", fidelity, FIDELITY_LIMITS[dtype], of_probabilities),
+        ("loss and gradients against stock mlx-lm", tiny_gradients, limit),
+    ]
     if backend().on_gpu:
-        yield SelfTestCheck(
-            f"{title}: packed in bfloat16",
-            partial(bfloat16_error, subject),
-            BFLOAT16_LIMIT,
-            "times the dense error",
-        )
-
-    yield SelfTestCheck(
-        f"{title}: packed against dequantised", partial(packed_error, subject), limit
-    )
-    yield SelfTestCheck(
-        f"{title}: fidelity of packed weights",
-        partial(fidelity, subject),
-        FIDELITY_LIMITS[backend().compute_dtype],
-        "of the spread of the labels' probabilities between cases",
-    )
-    yield SelfTestCheck(
-        f"{title}: loss and gradients against stock mlx-lm",
-        lambda: gradient_error(subject.loaded(), subject.packed()),
-        limit,
-    )
+        row = ("packed in bfloat16", bfloat16_error, BFLOAT16_LIMIT, "times the dense error")
+        table.insert(0, row)
+    if of_engine:
+        of_passes = "of the spread of the passes"
+        compared = "compiled updates against uncompiled ones"
+        if not compiles():
+            compared = "updates as a GPU makes them, uncompiled, against those of this backend"
+        table += [
+            *(
+                (f"{compared}, {str(one)[9:]}", partial(compiled_error, one), UPDATES_LIMITS[one])
+                for one in dict.fromkeys((mx.float32, compute_dtype()))
+            ),
+            (
+                "head in blocks",
+                partial(changed, FEW_LOGITS, MANY_LOGITS),
+                rounding(compute_dtype()),
+            ),
+            ("checkpointed blocks", partial(changed, True, False), rounding(compute_dtype())),
+            (
+                "masks of cases, modules and updates",
+                shared_masks,
+                MASKS_LIMIT,
+                "in any two's share",
+            ),
+            (
+                "dropout passes, batched against one by one",
+                batched_passes,
+                PASSES_LIMITS[dtype],
+                of_passes,
+            ),
+            ("updates, repeated", repeated_updates, 0, DIFFERENCE, "warning", NOT_REPEATABLE),
+            ("a training killed and resumed", resumed_error, 0, DIFFERENCE, "error", NOT_RESUMED),
+        ]
+    for title, measure, *rest in table:
+        yield SelfTestCheck(f"{subject.title}: {title}", partial(measure, subject), *rest)
 
 
 def wide_checks() -> Iterator[SelfTestCheck]:
-    """Gradients at the widths of real models: 576 and 49,152, and a head size of 256."""
-    for name in WIDE:
+    """Gradients at the widths of real models, with their heads, and beyond Gemma's window."""
+    for title, (name, changes, count, length) in WIDE.items():
+
+        def measure(name=name, changes=changes, count=count, length=length) -> float:
+            stack = make_model(name, **changes)
+            return gradient_error(stack, count, length)
+
         yield SelfTestCheck(
-            f"{name} widths: loss and gradients against stock mlx-lm",
-            lambda name=name: gradient_error(make_wide(name), make_wide(name)),  # type: ignore[misc]
-            10 * backend().selftest_tolerance,
+            f"{title}: loss and gradients against stock mlx-lm", measure, WIDE_LIMIT
         )
-
-
-def engine_checks(subject: Subject) -> Iterator[SelfTestCheck]:
-    """A tiny model's step in parts, twice and in batches."""
-    title = subject.title
-    limit = backend().rounding
-
-    def with_logits(adapted: Adapted, logit_bytes: int) -> Adapted:
-        return replace(adapted, stack=replace(adapted.stack, logit_bytes=logit_bytes))
-
-    # Gradients with a block of the head's columns at a time against all at once.
-    blocks, at_once = (
-        partial(with_logits, logit_bytes=count) for count in (FEW_LOGITS, MANY_LOGITS)
-    )
-    yield SelfTestCheck(
-        f"{title}: head in blocks", partial(_difference, subject, blocks, at_once), limit
-    )
-    # Gradients, with dropout, of blocks that are computed again against blocks that are kept.
-    again, kept = (partial(Adapted.with_checkpoints, checkpointing=one) for one in (True, False))
-    yield SelfTestCheck(
-        f"{title}: checkpointed blocks", partial(_difference, subject, again, kept), limit
-    )
-    yield SelfTestCheck(
-        f"{title}: dropout passes, batched against one by one",
-        partial(batched_passes, subject),
-        PASSES_LIMITS[backend().compute_dtype],
-        "of the spread of the passes",
-    )
-    yield SelfTestCheck(
-        f"{title}: two updates, repeated",
-        partial(repeated_updates, subject),
-        0,
-        "different values",
-        "warning",
-        NOT_REPEATABLE,
-    )
-
-
-def speed_checks(times: dict[str, float]) -> Iterator[SelfTestCheck]:
-    """A step beside stock's. The seconds of both go to `times`."""
-    yield SelfTestCheck(
-        f"smollm2-135m widths, 2 blocks, {BATCH} x {TIMED_LENGTH} tokens: seconds of a step",
-        partial(step_time, times),
-        SLOWEST,
-        "times stock's",
-        "warning",
-        SLOW,
-    )
 
 
 def bfloat16_error(subject: Subject) -> float:
@@ -167,45 +175,146 @@ def bfloat16_error(subject: Subject) -> float:
     dense = subject.dense()
     exact = outputs(dense)
     dense.model.set_dtype(mx.bfloat16)
-    return _error(outputs(subject.packed()), exact) / _error(outputs(dense), exact)
+    return distance(outputs(subject.packed()), exact) / distance(outputs(dense), exact)
 
 
 def packed_error(subject: Subject) -> float:
     """Logits of the quantised kernels against those of unpacked weights, both in float32."""
-    packed = subject.packed()
-    packed.model.set_dtype(mx.float32)
     exact = outputs(subject.dense())
-    return float(np.array(mx.abs(outputs(packed) - exact).max() / mx.abs(exact).max()))
+    packed = outputs(subject.packed(mx.float32))
+    return float(np.array(mx.abs(packed - exact).max() / mx.abs(exact).max()))
 
 
 def fidelity(subject: Subject) -> float:
     """Label probabilities of packed weights, in this backend's data type, against unpacked float32:
     root mean square difference, relative to how far cases lie apart.
     """
-    packed = subject.packed()
-    if backend().compute_dtype == "float32":
-        packed.model.set_dtype(mx.float32)
-    return relative_to_spread(_probabilities(packed), _probabilities(subject.dense()))
+
+    def probabilities(stack: Stack) -> np.ndarray:
+        labels = outputs(stack)[:, -1][:, mx.array(LABEL_TOKENS)]
+        return np.array(mx.softmax(labels, axis=-1))
+
+    packed = subject.packed(compute_dtype())
+    return relative_to_spread(probabilities(packed), probabilities(subject.dense()))
 
 
-def gradient_error(ours: Stack, stock: Stack) -> float:
+def tiny_gradients(subject: Subject) -> float:
+    return gradient_error(subject.loaded())
+
+
+def gradient_error(stack: Stack, count: int = CASES, length: int = LENGTH) -> float:
     """Our loss and LoRA gradients against stock's on the same weights, in float32."""
-    for stack in (ours, stock):
-        stack.model.set_dtype(mx.float32)
-    cases = cases_of(ours)
-    loss, gradients = our_gradients(adapt(ours), cases)
-    expected_loss, expected_gradients = stock_gradients(adapt(stock), cases)
+    stack.model.set_dtype(mx.float32)
+    cases = cases_of(stack, count, length)
+    adapted = adapt(replace(stack, logit_bytes=WIDE_LOGITS))
+    loss, gradients = our_gradients(adapted, cases)
+    expected_loss, expected_gradients = stock_gradients(adapted, cases)
     of_loss = abs(loss - expected_loss) / abs(expected_loss)
     return max(of_loss, largest_difference(gradients, expected_gradients))
 
 
-def _probabilities(stack: Stack) -> np.ndarray:
-    labels = outputs(stack)[:, -1][:, mx.array(LABEL_TOKENS)]
-    return np.array(mx.softmax(labels, axis=-1))
+class CountedUpdates(CompiledUpdates):
+    """Compiled updates that count how often Python builds a graph."""
+
+    built = 0
+
+    def _build(self, *arguments: Any) -> Any:
+        self.built += 1
+        return super()._build(*arguments)
 
 
-def _error(a: mx.array, b: mx.array) -> float:
-    return float(np.array(mx.sqrt(mx.square(a - b).mean())))
+def updated(
+    stack: Stack,
+    kind: type[PlainUpdates | CompiledUpdates],
+    dropout: float,
+    part: int,
+    limit: float | None,
+) -> tuple[dict[str, mx.array], PlainUpdates | CompiledUpdates]:
+    """Losses, norms, weights and the optimizer's state of some updates over cached activations, in
+    parts of `part` cases, clipped to the norm `limit`; and what made them.
+    """
+    adapted = adapt(stack, dropout)
+    cases = cases_of(stack)
+    optimizer = optim.AdamW(RATE, bias_correction=True)
+    optimizer.init(stack.model.trainable_parameters())
+    prefix = prefix_in_memory(stack, cases, adapted.boundary)
+    objective = make_objective(recipe(dropout), cases.labels)
+    updates = kind(adapted, prefix, objective, optimizer, limit)
+
+    tensors = {}
+    for number in range(UPDATES):
+        key = (SEED, number) if dropout else None
+        batch = effective_batch(cases, range(CASES), part, key)
+        loss, _, norm = updates.start(batch, RATE)
+        tensors |= {f"loss {number}": loss, f"norm {number}": norm}
+    updates.hand_back()
+    tensors |= dict(tree_flatten([stack.model.trainable_parameters(), optimizer.state]))
+    mx.eval(tensors)
+    return tensors, updates
+
+
+def compiled_error(dtype: mx.Dtype, subject: Subject) -> float:
+    """Three compiled updates against three uncompiled ones: whole batches, and batches in parts with
+    dropout and clipping.
+
+    A backend that does not compile makes the same updates operation by operation: fused kernels
+    would take a C++ compiler here, and no training of it uses them.
+    """
+    if not compiles():
+        mx.disable_compile()
+    worst = 0.0
+    try:
+        for settings in ((0.0, CASES, None), (DROPOUT, PART, CLIPPED)):
+            stacks = [subject.packed(dtype) if compiles() else subject.loaded() for _ in range(2)]
+            expected, _ = updated(stacks[0], PlainUpdates, *settings)
+            tensors, updates = updated(stacks[1], CountedUpdates, *settings)
+            assert isinstance(updates, CountedUpdates)
+            if compiles() and updates.built >= UPDATES:
+                raise RuntimeError("each update was built anew: is MLX_DISABLE_COMPILE set?")
+            worst = max(worst, farthest(tensors, expected))
+    finally:
+        if not compiles():
+            mx.enable_compile()
+    return worst
+
+
+def repeated_updates(subject: Subject) -> float:
+    """The same updates from the same start, twice: 0 where they are equal to the bit."""
+    kind = CompiledUpdates if compiles() else PlainUpdates
+    first, second = (updated(subject.loaded(), kind, DROPOUT, PART, CLIPPED)[0] for _ in range(2))
+    return farthest(first, second)
+
+
+def changed(setting: bool | int, other: bool | int, subject: Subject) -> float:
+    """Loss and gradients, with dropout, under two settings of a stack: blocks computed again or kept,
+    or how many bytes of logits there are at once.
+    """
+    gradients = []
+    for value in (setting, other):
+        stack = subject.loaded()
+        change: dict[str, Any] = {
+            "checkpointing" if isinstance(value, bool) else "logit_bytes": value
+        }
+        adapted = adapt(replace(stack, **change), DROPOUT)
+        loss, gradient = our_gradients(adapted, cases_of(stack), KEY)
+        gradients.append(gradient | {"loss": mx.array([loss])})
+    return farthest(*gradients)
+
+
+def shared_masks(subject: Subject) -> float:
+    """By how much the share of elements that two dropout masks keep, or that one keeps, is off at most:
+    a mask that two cases, modules or updates share is off by DROPOUT.
+    """
+    adapted = adapt(subject.loaded(), DROPOUT)
+    ones = mx.ones((CASES, LENGTH, adapted.stack.hidden_size))
+    masks = []
+    for update in range(2):
+        adapted.set_dropout([(SEED, update, case) for case in range(CASES)])
+        for module in adapted.dropouts:
+            masks.append(np.array(module(ones) != 0).reshape(CASES, -1))
+    kept = np.concatenate(masks).astype(np.float32)
+    expected = np.where(np.eye(len(kept)), 1 - DROPOUT, (1 - DROPOUT) ** 2)
+    return float(np.abs(kept @ kept.T / kept.shape[1] - expected).max())
 
 
 def batched_passes(subject: Subject) -> float:
@@ -215,83 +324,68 @@ def batched_passes(subject: Subject) -> float:
     That all passes differ is checked where they are made.
     """
     adapted = adapt(subject.loaded(), DROPOUT)
-    cases = cases_of(adapted.stack)
-    prefix = Prefix(adapted.stack, cases)
-    numbers = range(len(cases.encoded))
+    prefix = Prefix(adapted.stack, cases_of(adapted.stack))
 
     def passes(case_numbers: list[int]) -> np.ndarray:
         return dropout_passes(adapted, prefix, case_numbers, PASSES, SEED, lambda event: None)
 
-    one_by_one = np.concatenate([passes([number]) for number in numbers], axis=1)
-    return relative_to_spread(passes(list(numbers)), one_by_one)
+    one_by_one = np.concatenate([passes([number]) for number in range(CASES)], axis=1)
+    return relative_to_spread(passes(list(range(CASES))), one_by_one)
 
 
-def repeated_updates(subject: Subject) -> float:
-    """How many trained values differ, bit by bit, after the same two updates from the same start."""
-    results = []
-    for _ in range(2):
-        adapted = adapt(subject.loaded(), DROPOUT)
-        cases = cases_of(adapted.stack)
-        objective = make_objective(recipe(DROPOUT), cases.labels)
-        prefix = Prefix(adapted.stack, cases)
-        update = updates_of(adapted, prefix, objective, optim.AdamW(1e-3), 1e-3, SEED)
-        for _ in range(UPDATES):
-            update()
-        weights = dict(tree_flatten(adapted.stack.model.trainable_parameters()))
-        results.append({name: np.array(value) for name, value in weights.items()})
-
-    first, second = results
-    return sum(int((first[name] != second[name]).sum()) for name in first)
-
-
-def _difference(subject: Subject, first_change: Change, second_change: Change) -> float:
-    gradients = []
-    for change in (first_change, second_change):
-        adapted = change(adapt(subject.loaded(), DROPOUT))
-        loss, gradient = our_gradients(adapted, cases_of(adapted.stack), KEY)
-        gradients.append(gradient | {"loss": mx.array([loss])})
-    return farthest(*gradients)
-
-
-def step_time(times: dict[str, float]) -> float:
-    """Median seconds of our step divided by stock's, each after a step that compiles it."""
-    times["ours"] = _our_seconds(make_wide("smollm2-135m"))
-    times["stock"] = _stock_seconds(make_wide("smollm2-135m"))
-    return times["ours"] / times["stock"]
-
-
-def _our_seconds(stack: Stack) -> float:
-    cases = cases_of(stack, BATCH, TIMED_LENGTH)
-    objective = make_objective(recipe(), cases.labels)
-    prefix = Prefix(stack, cases)
-    return _median_seconds(updates_of(adapt(stack), prefix, objective, optim.AdamW(1e-5), 1e-5))
-
-
-def _stock_seconds(stack: Stack) -> float:
-    """Stock's loss, gradients and optimizer as its own loop makes them: one compiled graph where
-    that is faster.
+def resumed_error(subject: Subject) -> float:
+    """The adapters of a training in a child process that is killed and resumed against those of one
+    that is not: 0 where they are equal to the bit.
     """
-    model = adapt(stack).stack.model
-    tokens, lengths = stock_batch(cases_of(stack, BATCH, TIMED_LENGTH))
-    optimizer = optim.AdamW(1e-5)
-    optimizer.init(model.trainable_parameters())
-    state = [model.state, optimizer.state]
-    gradients = nn.value_and_grad(model, lambda m: default_loss(m, tokens, lengths)[0])
+    limits = {"train": 24, "valid": 6, "calibration": 3, "test": 3}
+    data = Data.model_validate({"limits": limits})
+    changes = {"evaluate_every": CHECKPOINT_EVERY, "report_every": 1, "max_gradient_norm": 0.5}
+    spec = ExperimentSpec(
+        model=random_weights(subject.name),
+        precision=of_bits(subject.bits),
+        recipe=recipe(DROPOUT).model_copy(update={"iterations": ITERATIONS}),
+        seed=SEED,
+        training=TRAINING.model_copy(update=changes),
+        data=data,
+        scoring=Scoring(),
+    )
+    args = {"experiment": spec, "training_id": "selftest", "variant": subject.folder}
+    args |= {"data": prepare_dataset(data, subject.root), "home": subject.root}
 
-    def step() -> mx.array:
-        loss, gradient = gradients(model)
-        optimizer.update(model, gradient)
-        return loss
+    def train(name: str, function: str) -> list[int]:
+        """Returns the updates that it reported."""
+        reported: list[int] = []
 
-    graph = mx.compile(step, inputs=state, outputs=state) if compiles() else step
-    return _median_seconds(lambda: mx.eval(graph(), state))
+        def note(event: Event) -> None:
+            if isinstance(event, TrainingReport):
+                reported.append(event.iteration)
+
+        folder = subject.root / subject.name / name
+        job_args = TrainingJob(**args, folder=folder).model_dump(mode="json")
+        with contextlib.suppress(LostChild):
+            run_child(function, job_args, folder, note)
+        return reported
+
+    def adapters(name: str) -> dict[str, mx.array]:
+        folder = subject.root / subject.name / name
+        return dict(mx.load(str(folder / "adapters_last.safetensors")))
+
+    whole = train("whole", f"{job.__name__}:run")
+    functions = (f"{__name__}:train_until_killed", f"{job.__name__}:run")
+    parts = [train("killed", function) for function in functions]
+    if parts != [whole[:KILLED_AT], whole[CHECKPOINT_EVERY:]]:
+        raise RuntimeError(f"killed and resumed, it reported the updates {parts} of {whole}")
+    if not any((subject.root / "prefixes").glob("*/manifest.json")):
+        raise RuntimeError("no cached activations were stored")
+    return farthest(adapters("killed"), adapters("whole"))
 
 
-def _median_seconds(step: Step) -> float:
-    """Median seconds of some calls after the first."""
-    seconds = []
-    for _ in range(1 + REPEATS):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds[1:])
+def train_until_killed(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """In a child: a training that kills its own process after an update that no checkpoint holds."""
+
+    def kill(event: Event) -> None:
+        emit(event)
+        if isinstance(event, TrainingReport) and event.iteration == KILLED_AT:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return job.run(args, kill)

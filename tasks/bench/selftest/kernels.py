@@ -1,20 +1,24 @@
-"""Checks of single kernels at real sizes, with their derivatives, in this backend's data type; and of
+"""Checks of single kernels with their derivatives: attention, and the product of every precision; and of
 memory: what the watchdog counts, and what can be wired.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx_lm.models.base import scaled_dot_product_attention
 
-from tasks.bench.selftest.models import GROUP, SelfTestCheck, distance
-from tasks.runtime.backend import backend, can_wire_memory
+from tasks.bench.selftest.models import SelfTestCheck, distance
+from tasks.precisions import BUILT_IN, MODES, Precision
+from tasks.runtime.backend import CPU_PACKED, backend, can_wire_memory
 from tasks.runtime.device import resident_bytes
+from tasks.tuning.lora import unpacked
 from tasks.tuning.model import additive, visible
 from tasks.tuning.model import attention as cpu_attention
 
@@ -22,13 +26,26 @@ from tasks.tuning.model import attention as cpu_attention
 HEADS = ((9, 3, 64), (4, 1, 256))
 TOKENS = 96
 WINDOW = 32
-# Inputs and outputs: SmolLM2's blocks and head, and Gemma's blocks.
-WIDTHS = ((576, 1536), (1536, 576), (576, 49_152), (1024, 640))
-# Rows of a product: as many as a step has tokens, but few where the product is slow.
-ROWS = 4
-ROWS_ON_A_GPU = 512
+# Rows of a product: each kind of kernel that MLX takes by their number, with odd ones.
+ROWS = (1, 3, 9, 350, 2400)
+# Inputs and outputs of a product: SmolLM2's blocks and Gemma's on a GPU. On a CPU its keys alone, and
+# less in bfloat16, whose products run at 0.4 GFLOP/s.
+WIDTHS_OF_A_GPU = ((576, 1536), (1536, 576), (1024, 640))
+WIDTHS = {mx.float32: ((576, 192),), mx.bfloat16: ((128, 64),)}
 
 Function = Callable[..., mx.array]
+
+
+def rounding(dtype: mx.Dtype) -> float:
+    """The largest `distance` of results in a data type that are equal but for rounding."""
+    if dtype == mx.float32:
+        return backend().selftest_tolerance
+    return backend().rounding if backend().on_gpu else CPU_PACKED.rounding
+
+
+def compute_dtype() -> mx.Dtype:
+    """The data type of this backend's blocks."""
+    return mx.float32 if backend().compute_dtype == "float32" else mx.bfloat16
 
 
 def attention_checks() -> Iterator[SelfTestCheck]:
@@ -43,22 +60,23 @@ def attention_checks() -> Iterator[SelfTestCheck]:
 
 
 def product_checks() -> Iterator[SelfTestCheck]:
-    """Quantised products at real widths."""
-    for inputs, columns in WIDTHS:
-        for bits in (4, 8):
+    """The product of every precision, in both data types that a step computes in."""
+    for precision in BUILT_IN.values():
+        for dtype, title in ((mx.float32, "float32"), (mx.bfloat16, "bfloat16")):
             yield SelfTestCheck(
-                f"product {inputs} x {columns}, {bits}bit: packed against dequantised",
-                partial(product_error, inputs, columns, bits),
-                backend().rounding,
+                f"product, {precision.name}, {title}: packed against dequantised",
+                partial(product_error, precision, dtype),
+                rounding(dtype),
             )
 
 
 def attention_error(heads: tuple[int, int, int], mask: str) -> float:
     """Attention as a training here computes it, against its definition in float32."""
     queries, keys, size = heads
-    shapes = [(2, count, TOKENS, size) for count in (queries, keys, keys)]
-    arrays = _draw(shapes)
-    cotangent = mx.random.normal(shapes[0], key=mx.random.key(9))
+    arrays = [
+        _draw((2, count, TOKENS, size), seed).astype(compute_dtype())
+        for seed, count in enumerate((queries, keys, keys))
+    ]
     visible_keys = visible(mx.arange(TOKENS)[:, None], TOKENS, WINDOW if mask == "window" else None)
     scale = size**-0.5
 
@@ -73,43 +91,45 @@ def attention_error(heads: tuple[int, int, int], mask: str) -> float:
         scores = mx.where(visible_keys, scale * (q @ k.swapaxes(-1, -2)), -mx.inf)
         return mx.softmax(scores, axis=-1) @ v
 
-    return _distance(fused, unfused, arrays, cotangent)
+    return _distance(fused, unfused, arrays)
 
 
-def product_error(inputs: int, columns: int, bits: int) -> float:
-    """A quantised product and its derivative in the inputs, against unpacked weights in float32."""
-    rows = ROWS_ON_A_GPU if backend().on_gpu else ROWS
-    (weight,) = _draw([(columns, inputs)])
-    packed: Sequence[mx.array] = mx.quantize(weight, group_size=GROUP, bits=bits)
-    values, scales, biases = packed
-    exact = mx.dequantize(
-        values, scales.astype(mx.float32), biases.astype(mx.float32), group_size=GROUP, bits=bits
-    )
-    arrays = _draw([(rows, inputs)])
-    cotangent = mx.random.normal((rows, columns), key=mx.random.key(9))
+def product_error(precision: Precision, dtype: mx.Dtype) -> float:
+    """The product of a layer and its derivative in the inputs against unpacked weights in float32:
+    the worst of all numbers of rows, widths, and sizes of a group that a grid may choose.
+    """
+    widths = WIDTHS_OF_A_GPU if backend().on_gpu else WIDTHS[dtype]
+    sizes: Sequence[int | None] = [precision.group_size_in(0)]
+    if precision.groups_follow_the_grid:
+        sizes = MODES[precision.mode].group_sizes
+    # The widths of a value in a mixed precision.
+    bits = {precision.bits, precision.high_bits or precision.bits}
 
-    def product(x: mx.array) -> mx.array:
-        return mx.quantized_matmul(
-            x, values, scales, biases, transpose=True, group_size=GROUP, bits=bits
-        )
+    def error(width: tuple[int, int], size: int | None, bits: int | None, rows: int) -> float:
+        layer = nn.Linear(*width, bias=False)
+        layer.weight = _draw(width[::-1], rows).astype(mx.bfloat16)
+        if precision.is_quantised:
+            layer = nn.QuantizedLinear.from_linear(layer, size, bits, mode=precision.mode)
+        # With float32 scales unpacking is exact.
+        layer.set_dtype(mx.float32)
+        weight = (unpacked(layer) if precision.is_quantised else layer).weight.astype(mx.float32)
+        layer.set_dtype(dtype)
+        x = _draw((rows, width[0]), rows + 1).astype(dtype)
+        return _distance(layer, lambda x: x @ weight.T, [x])
 
-    return _distance(product, lambda x: x @ exact.T, arrays, cotangent)
+    return max(error(*case) for case in itertools.product(widths, sizes, bits, ROWS))
 
 
-def _draw(shapes: Sequence[tuple[int, ...]]) -> list[mx.array]:
-    """Random arrays in the data type of this backend."""
-    dtype = mx.float32 if backend().compute_dtype == "float32" else mx.bfloat16
-    draws = [mx.random.normal(shape, key=mx.random.key(i)) for i, shape in enumerate(shapes)]
-    return [draw.astype(dtype) for draw in draws]
+def _draw(shape: tuple[int, ...], seed: int) -> mx.array:
+    return mx.random.normal(shape, key=mx.random.key(seed))
 
 
-def _distance(
-    function: Function, reference: Function, arrays: list[mx.array], cotangent: mx.array
-) -> float:
+def _distance(function: Function, reference: Function, arrays: list[mx.array]) -> float:
     """The largest distance of a function's value and derivatives to those of its reference, which
     gets the same inputs in float32.
     """
     exact_arrays = [x.astype(mx.float32) for x in arrays]
+    cotangent = _draw(function(*arrays).shape, 9)
     results = []
     for one, inputs in ((function, arrays), (reference, exact_arrays)):
         values, derivatives = mx.vjp(one, inputs, [cotangent.astype(inputs[0].dtype)])

@@ -1,6 +1,6 @@
 """The models of the self-test: tiny ones that are created, quantised and loaded like real ones, and
-two blocks of real widths in memory, all with random weights; and a named check: what is measured,
-its bound, and what to do if it fails.
+models of real widths in memory, all with random weights; and a named check: what is measured, its
+bound, and what to do if it fails.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,9 +85,12 @@ class SelfTestCheck:
 
 
 def distance(a: Any, b: Any) -> float:
-    """Root mean square difference of two arrays, relative to the second, in float64."""
+    """Root mean square difference of two arrays, relative to the second, in float64; 0 where they
+    are equal to the bit.
+    """
     first, second = (np.array(x.astype(mx.float32), np.float64) for x in (a, b))
-    return float(np.linalg.norm(first - second) / np.linalg.norm(second))
+    difference = np.linalg.norm(first - second)
+    return float(difference / np.linalg.norm(second)) if difference else 0.0
 
 
 def relative_to_spread(a: np.ndarray, b: np.ndarray) -> float:
@@ -105,16 +109,9 @@ def farthest(tensors: dict[str, Any], other_tensors: dict[str, Any]) -> float:
 
 CASES = 3
 LENGTH = 48
-BLOCKS = 2
-GROUP = 64
-TRAINING = Training(num_layers=BLOCKS)
+# Groups of another size than those of the models of real widths, so that no size is taken for granted.
+TRAINING = Training(num_layers=2, group_size=32)
 DENSE = "dequantised_f32"
-# Keys of a config.json that differ here: Gemma's head of 262,144 words would take gigabytes, and
-# one of its two blocks has full attention.
-WIDE: dict[str, dict[str, Any]] = {
-    "smollm2-135m": {},
-    "gemma-3-270m": {"vocab_size": 4096, "sliding_window_pattern": BLOCKS},
-}
 
 
 def recipe(dropout: float = 0.0) -> Recipe:
@@ -123,21 +120,38 @@ def recipe(dropout: float = 0.0) -> Recipe:
     return RECIPE.model_copy(update=changes | {"dropout": dropout})
 
 
+def random_weights(name: str) -> BaseModelSpec:
+    """A base model with the shape of a known one."""
+    source = RandomSource(kind="random", shape=name)
+    return BaseModelSpec(name=name, licence="Apache-2.0", sources=(source,))
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A quantised model that is reloaded, since each check changes it."""
+    """A tiny model, made in `root` and quantised at its first use; reloaded, since each check
+    changes it.
+    """
 
     name: str
     bits: int
-    folder: Path
+    root: Path
 
     @property
     def title(self) -> str:
         return f"{self.name} {self.bits}bit"
 
-    def packed(self) -> Stack:
-        """As it is stored."""
-        return load_variant(self.folder, "packed")
+    @cached_property
+    def folder(self) -> Path:
+        args = {"source": fetch_base(random_weights(self.name), self.root), "root": self.root}
+        args |= {"bits": self.bits, "group_size": TRAINING.group_size}
+        return Path(run_quantize(args)["folder"])
+
+    def packed(self, dtype: mx.Dtype | None = None) -> Stack:
+        """As it is stored, or with its scales and norms in another data type."""
+        stack = load_variant(self.folder, "packed")
+        if dtype is not None:
+            stack.model.set_dtype(dtype)
+        return stack
 
     def dense(self) -> Stack:
         """Unpacked to float32."""
@@ -148,19 +162,10 @@ class Subject:
         return load_variant(self.folder, backend().compute_path)
 
 
-def make_tiny(name: str, bits: int, root: Path) -> Subject:
-    """Create and quantise a tiny model."""
-    source = RandomSource(kind="random", shape=name)
-    spec = BaseModelSpec(name=name, licence="Apache-2.0", sources=(source,))
-    args = {"source": fetch_base(spec, root), "root": root, "bits": bits}
-    args["group_size"] = TRAINING.group_size
-    return Subject(name, bits, Path(run_quantize(args)["folder"]))
-
-
-def make_wide(name: str, bits: int = 4) -> Stack:
-    """Two blocks of a real model's widths, on this backend's compute path."""
+def make_model(name: str, bits: int = 4, **changes: int) -> Stack:
+    """A model of a real one's widths on this backend's compute path; `changes`: to its config.json."""
     mx.random.seed(0)
-    config = shape_entry(name)["config"] | WIDE[name] | {"num_hidden_layers": BLOCKS}
+    config = shape_entry(name)["config"] | changes
     if config["model_type"] == "llama":
         model = llama.Model(llama.ModelArgs.from_dict(config))
     else:
@@ -168,7 +173,7 @@ def make_wide(name: str, bits: int = 4) -> Stack:
         model.tie_word_embeddings = True
         model.pop("lm_head")
     model.set_dtype(mx.bfloat16)
-    nn.quantize(model, group_size=GROUP, bits=bits)
+    nn.quantize(model, group_size=Training().group_size, bits=bits)
     return as_computed(model, backend().compute_path)
 
 

@@ -1,5 +1,5 @@
-"""The self-test of `triage doctor --selftest`, in a child process: whether this
-machine computes the right numbers.
+"""The self-test of `triage doctor --selftest`, in a child process: whether this machine computes the
+right numbers, and how fast.
 
 Each check is named and has a value and a bound, which follow the data type that this machine
 computes in.
@@ -7,6 +7,7 @@ computes in.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Any
 
 import mlx.core as mx
 
-from tasks.bench.selftest.engine import engine_checks, speed_checks, tiny_checks, wide_checks
+from tasks.bench.selftest.conditions import MEASURED
+from tasks.bench.selftest.engine import tiny_checks, wide_checks
 from tasks.bench.selftest.kernels import attention_checks, memory_checks, product_checks
-from tasks.bench.selftest.models import SelfTestCheck, make_tiny
+from tasks.bench.selftest.models import SelfTestCheck, Subject
+from tasks.bench.selftest.timings import timing_checks
 from tasks.runtime.backend import backend
 from tasks.runtime.device import measure
 from tasks.runtime.events import Emit, ProgressReport
+from tasks.runtime.files import write_atomic
 
 MODELS = ("tiny-llama", "tiny-gemma3")
 BITS = (4, 8)
@@ -35,46 +39,42 @@ DEVICE_FIGURES = (
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run every check; `args`: `folder`, for the tiny models.
+    """Run every check; `args`: `folder`, for the tiny models and for what is measured so far.
 
-    Returns `checks` (of each, what its `run` returns), `device` (the fields of Device), `mlx_device` and
-    `step_seconds` (of a step, `ours` and `stock`).
+    Returns `checks` (of each, what its `run` returns), `device` (the fields of Device), `mlx_device`
+    and `timings` (seconds and bytes by bits, and of the sustained run).
     """
-    device = measure()
-    seconds: dict[str, float] = {}
-    checks = []
-    for number, check in enumerate(all_checks(Path(args["folder"]), seconds), 1):
-        checks.append(check.run())
-        emit(ProgressReport("self-test", number, number))
-
-    return {
-        "checks": checks,
-        "device": asdict(device),
+    folder = Path(args["folder"])
+    timings: dict[str, Any] = {}
+    measured = {
+        "checks": [],
+        "device": asdict(measure()),
         "mlx_device": described(mx.device_info()),
-        "step_seconds": seconds,
+        "timings": timings,
     }
+    checks = list(all_checks(folder, timings))
+    for number, check in enumerate(checks):
+        emit(ProgressReport(check.name, number, len(checks)))
+        measured["checks"].append(check.run())
+        mx.clear_cache()
+        write_atomic(folder / MEASURED, json.dumps(measured))
+    return measured
 
 
-def all_checks(root: Path, seconds: dict[str, float]) -> Iterator[SelfTestCheck]:
+def all_checks(root: Path, timings: dict[str, Any]) -> Iterator[SelfTestCheck]:
     """Every check of this backend, memory first and time last.
 
-    Where quantised products are slow, nothing of real widths.
+    Where quantised products are slow, nothing is timed: a step of real widths takes minutes.
     """
     yield from memory_checks()
     yield from attention_checks()
     for name in MODELS:
         for bits in BITS:
-            subject = make_tiny(name, bits, root)
-            yield from tiny_checks(subject)
-            if bits == BITS[0]:
-                yield from engine_checks(subject)
-
-    if backend().has_slow_kernels:
-        return
-
+            yield from tiny_checks(Subject(name, bits, root), of_engine=bits == BITS[0])
     yield from product_checks()
     yield from wide_checks()
-    yield from speed_checks(seconds)
+    if not backend().has_slow_kernels:
+        yield from timing_checks(timings)
 
 
 def described(device: dict[str, Any]) -> dict[str, Any]:

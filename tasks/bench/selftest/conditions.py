@@ -1,0 +1,72 @@
+"""Under which conditions a machine computes, as its system's tools tell: power, heat, display, memory.
+
+Of each answer one figure or word is taken, and nothing of whose machine it is: no serial number, user
+or folder. A tool that a system lacks, or that fails, answers None.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from importlib import metadata
+
+import psutil
+
+# What the self-test has measured so far, in its folder: a GPU's failure may end the process.
+MEASURED = "measured.json"
+PMSET = "/usr/bin/pmset"
+SYSCTL = "/usr/sbin/sysctl"
+DISPLAYS = ("/usr/sbin/system_profiler", "SPDisplaysDataType")
+# What is read: the command, with its folder, and where the answer is in what it prints.
+READINGS = {
+    "model": ((SYSCTL, "-n", "hw.model"), r"^(\w+,\d+)$"),
+    "low_power_mode": ((PMSET, "-g"), r"^\s*(?:low)?powermode\s+(\d+)"),
+    "power_source": ((PMSET, "-g", "batt"), r"drawing from '([\w ]+)'"),
+    "battery_percent": ((PMSET, "-g", "batt"), r"\t(\d+)%"),
+    "battery_state": ((PMSET, "-g", "batt"), r"\t\d+%; ([\w ]+);"),
+    "heat": ((PMSET, "-g", "therm"), r"(CPU_Speed_Limit\s*= \d+|[Nn]o thermal warning)"),
+    "display_kept_awake": ((PMSET, "-g", "assertions"), r"PreventUserIdleDisplaySleep\s+(\d)"),
+    "user_is_active": ((PMSET, "-g", "assertions"), r"UserIsActive\s+(\d)"),
+    "displays": (DISPLAYS, r"^\s+Resolution: ([\d x]+)"),
+    "display_asleep": (DISPLAYS, r"^\s+Display Asleep: (\w+)"),
+    "gpu_cores": (DISPLAYS, r"^\s+Total Number of Cores: (\d+)"),
+    "metal": (DISPLAYS, r"^\s+Metal(?: Support|): ([\w ]+)$"),
+    "free_pages": (("/usr/bin/vm_stat",), r"^Pages free:\s+(\d+)"),
+    "compressed_pages": (("/usr/bin/vm_stat",), r"^Pages occupied by compressor:\s+(\d+)"),
+    "memory_pressure": ((SYSCTL, "-n", "kern.memorystatus_vm_pressure_level"), r"^(\d)$"),
+    "swap": ((SYSCTL, "-n", "vm.swapusage"), r"(total = .+? free = \S+)"),
+    "wired_limit_mb": ((SYSCTL, "-n", "iogpu.wired_limit_mb"), r"^(\d+)$"),
+}
+SECONDS = 20.0
+WHEELS = ("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
+
+
+def conditions() -> dict[str, str | int | None]:
+    """What READINGS name, and the bytes of available memory and of swap in use by psutil."""
+    answers: dict[str, str | int | None] = {
+        name: reading(command, pattern) for name, (command, pattern) in READINGS.items()
+    }
+    memory = {"available": psutil.virtual_memory().available, "swap": psutil.swap_memory().used}
+    return answers | {f"{name}_bytes": count for name, count in memory.items()}
+
+
+def reading(command: tuple[str, ...], pattern: str) -> str | None:
+    """What a pattern's group takes of a command's output; None where there is no such answer."""
+    try:
+        ended = subprocess.run(command, capture_output=True, timeout=SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    answer = re.search(pattern, ended.stdout.decode(errors="replace"), re.MULTILINE)
+    return answer[1].strip() if answer else None
+
+
+def wheel_tags() -> dict[str, list[str]]:
+    """The tags of MLX's installed wheels, such as `py3-none-macosx_15_0_arm64`."""
+    tags = {}
+    for name in WHEELS:
+        try:
+            text = metadata.distribution(name).read_text("WHEEL") or ""
+        except metadata.PackageNotFoundError:
+            continue
+        tags[name] = re.findall(r"^Tag: (\S+)", text, re.MULTILINE)
+    return tags
