@@ -23,7 +23,7 @@ import typer
 from mlx_lm.generate import generate_step
 
 from flows.cli.terminal import console
-from tasks.bench.setting import RECIPE, start_adapter
+from tasks.bench.selftest.models import RECIPE, start_adapter
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend

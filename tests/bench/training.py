@@ -37,7 +37,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file
 
 from flows.cli.terminal import console
-from tasks.bench.setting import RECIPE, Weights, bench_cases, start_adapter
+from tasks.bench.selftest.models import RECIPE, Weights, bench_cases, start_adapter
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
 from tasks.runtime.children import run_child

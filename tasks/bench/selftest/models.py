@@ -1,6 +1,6 @@
 """The models of the self-test: tiny ones that are created, quantised and loaded like real ones, and
-models of real widths in memory, all with random weights; and a named check: what is measured, its
-bound, and what to do if it fails.
+models of real widths in memory, all with random weights; a batch of random cases, and the adapter that
+every engine starts from, which the authors' benchmarks share; and a named check.
 """
 
 from __future__ import annotations
@@ -20,19 +20,37 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3_text, llama
 from mlx_lm.tuner.trainer import default_loss
 
-from tasks.bench.setting import RECIPE, Weights, bench_cases, start_adapter
+from tasks.corpus.prompts import Encoded, Template, load_prompt
 from tasks.models.convert import run_quantize
 from tasks.models.sizes import shape_entry
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import backend
 from tasks.runtime.home import without_folders
-from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
+from tasks.spec import LABELS, BaseModelSpec, RandomSource, Recipe, Training
 from tasks.tuning.activations import Prefix
-from tasks.tuning.data import EncodedCases, effective_batch, make_batch, padded_tokens
+from tasks.tuning.data import EncodedCases, effective_batch, make_batch, make_cases, padded_tokens
 from tasks.tuning.lora import Adapted, add_lora, as_computed, load_variant
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import Stack
 from tasks.tuning.step import update_gradients
+
+Weights = dict[str, mx.array]
+# Tokens of a completion: a label, the end of the turn, a line break.
+COMPLETION = 3
+# One token in four belongs to the instruction that all prompts begin with.
+LEADING_FRACTION = 4
+LARGEST_LORA_B = 0.02
+# Of all benchmarks and of the self-test, which change what they vary.
+RECIPE = Recipe(
+    name="bench",
+    kind="standard",
+    learning_rate=1e-5,
+    batch_size=4,
+    rank=8,
+    scale=20,
+    dropout=0,
+    iterations=1,
+)
 
 DIFFERENCE = "relative difference"
 WRONG = (
@@ -189,20 +207,56 @@ def cases_of(stack: Stack, count: int = CASES, length: int = LENGTH) -> EncodedC
     return bench_cases(stack.model.args.vocab_size, count, length)
 
 
+def bench_cases(vocabulary: int, batch: int, length: int) -> EncodedCases:
+    """`batch` cases of `length` random tokens, the last three of them the completion, with stock's
+    mask.
+
+    The prompts begin with the same tokens, as real ones do with the instruction.
+    """
+    rng = np.random.default_rng([vocabulary, batch, length])
+    first_tokens = rng.choice(np.arange(1, vocabulary), len(LABELS), replace=False).tolist()
+    end = rng.integers(1, vocabulary, COMPLETION - 1).tolist()
+    completions = tuple((first, *end) for first in first_tokens)
+    template = Template(None, load_prompt(), False, completions, (1,) * len(LABELS))
+
+    prompts = rng.integers(1, vocabulary, (batch, length - COMPLETION))
+    leading = length // LEADING_FRACTION
+    prompts[:, :leading] = prompts[0, :leading]
+    encoded = [
+        Encoded(f"case-{i}", i % len(LABELS), tuple(prompt), False)
+        for i, prompt in enumerate(prompts.tolist())
+    ]
+
+    return make_cases(template, encoded, stock_mask=True)
+
+
+def start_adapter(model: nn.Module) -> None:
+    """Give the LoRA tensors the same values in every engine: lora_b too, since at zero half the
+    gradients vanish.
+    """
+    values = []
+    for i, (name, parameter) in enumerate(sorted(tree_flatten(model.trainable_parameters()))):
+        limit = LARGEST_LORA_B if name.endswith("lora_b") else 1 / math.sqrt(parameter.shape[0])
+        draws = np.random.default_rng(i).uniform(-limit, limit, parameter.shape)
+        values.append((name, mx.array(draws, mx.float32)))
+    model.load_weights(values, strict=False)
+    mx.eval(model.parameters())
+
+
 def outputs(stack: Stack) -> mx.array:
     """Logits (CASES, LENGTH, V) in float32 for fixed random tokens."""
     tokens = np.random.default_rng(0).integers(1, stack.model.args.vocab_size, (CASES, LENGTH))
     return stack.model(mx.array(tokens.astype(np.int32))).astype(mx.float32)
 
 
-def stock_gradients(adapted: Adapted, cases: EncodedCases) -> tuple[float, Weights]:
-    """Loss and LoRA gradients of mlx_lm.tuner.trainer.default_loss."""
+def stock_gradients(adapted: Adapted, cases: EncodedCases) -> Weights:
+    """LoRA gradients of mlx_lm.tuner.trainer.default_loss, with its `loss`."""
     tokens, lengths = stock_batch(cases)
     step = nn.value_and_grad(
         adapted.stack.model, lambda model: default_loss(model, tokens, lengths)[0]
     )
     loss, gradients = step(adapted.stack.model)
-    return float(np.array(loss)), dict(tree_flatten(gradients))
+    return {"loss": loss, **dict(tree_flatten(gradients))}
 
 
 def stock_batch(cases: EncodedCases) -> tuple[mx.array, mx.array]:
@@ -215,11 +269,11 @@ def stock_batch(cases: EncodedCases) -> tuple[mx.array, mx.array]:
 
 def our_gradients(
     adapted: Adapted, cases: EncodedCases, dropout_key: tuple[int, int] | None = None
-) -> tuple[float, Weights]:
-    """Loss and LoRA gradients of the training engine."""
+) -> Weights:
+    """LoRA gradients of the training engine, with its `loss`."""
     prefix = Prefix(adapted.stack, cases)
     objective = make_objective(recipe(), cases.labels)
     count = len(cases.encoded)
     batch = effective_batch(cases, range(count), count, dropout_key)
     loss, _, gradients = update_gradients(adapted, prefix, batch, objective)
-    return float(np.array(loss)), dict(tree_flatten(gradients))
+    return {"loss": loss, **dict(tree_flatten(gradients))}

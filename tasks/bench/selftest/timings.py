@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from statistics import median
 from typing import Any
 
@@ -21,9 +21,16 @@ import mlx.optimizers as optim
 from mlx_lm.tuner.trainer import default_loss
 from mlx_lm.tuner.utils import linear_to_lora_layers, remove_lora_layers
 
-from tasks.bench.selftest.models import SelfTestCheck, cases_of, make_model, recipe, stock_batch
-from tasks.bench.setting import start_adapter
+from tasks.bench.selftest.models import (
+    SelfTestCheck,
+    cases_of,
+    make_model,
+    recipe,
+    start_adapter,
+    stock_batch,
+)
 from tasks.runtime.backend import backend
+from tasks.runtime.events import Event
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import Training
 from tasks.tuning.activations import Prefix, prefix_in_memory
@@ -59,22 +66,13 @@ def timing_checks(figures: dict[str, Any]) -> Iterator[SelfTestCheck]:
     go to `figures`.
     """
     for bits in BITS:
-        yield SelfTestCheck(
-            f"{MODEL} {bits}bit, {STEP[0]} x {STEP[1]} tokens: seconds of a step",
-            partial(beside_stock, bits, figures),
-            SLOWEST,
-            "times stock's",
-            "warning",
-            SLOW,
-        )
-    yield SelfTestCheck(
-        f"{MODEL} {BITS[0]}bit: updates for {_of_device(SUSTAINED_SECONDS):.0f} s",
-        partial(sustained, figures),
-        SLOWED_DOWN,
-        "times slower at the end",
-        "warning",
-        HOT,
-    )
+        name = f"{MODEL} {bits}bit, {STEP[0]} x {STEP[1]} tokens: seconds of a step"
+        measure = partial(beside_stock, bits, figures)
+        yield SelfTestCheck(name, measure, SLOWEST, "times stock's", "warning", SLOW)
+
+    name = f"{MODEL} {BITS[0]}bit: updates for {_of_device(SUSTAINED_SECONDS):.0f} s"
+    unit = "times slower at the end"
+    yield SelfTestCheck(name, partial(sustained, figures), SLOWED_DOWN, unit, "warning", HOT)
 
 
 def beside_stock(bits: int, figures: dict[str, Any]) -> float:
@@ -88,19 +86,19 @@ def beside_stock(bits: int, figures: dict[str, Any]) -> float:
     scoring = _figures(_timed(lambda: score_cases(adapted, scored), repeats))
 
     some = prefix_in_memory(stack, cases_of(stack, *STEP), adapted.boundary)
-    numbers = range(STEP[0])
     ends: list[float] = []
-    dropout_passes(
-        adapted, some, numbers, 1 + PASSES, SEED, lambda event: ends.append(time.perf_counter())
-    )
-    passes = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+
+    def note(event: Event) -> None:
+        ends.append(time.perf_counter())
+
+    dropout_passes(adapted, some, range(STEP[0]), 1 + PASSES, SEED, note)
 
     stock = _figures(_timed(_stock_step(adapted), repeats))
     figures[f"{bits}bit"] = {
         "step": ours,
         "stock_step": stock | {"weights": "packed" if backend().on_gpu else "unpacked"},
         "scoring_pass": scoring,
-        "dropout_pass": {"seconds": passes},
+        "dropout_pass": {"seconds": [end - start for start, end in pairwise(ends)]},
     }
     return median(ours["seconds"]) / median(stock["seconds"])
 

@@ -8,6 +8,7 @@ import socket
 import sys
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
 
@@ -55,13 +56,16 @@ def somebody(tmp_path, monkeypatch):
 
 def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_in(monkeypatch, somebody, tmp_path):
     monkeypatch.setattr(checks, "availabilities", answers([("Hub a/b", "reachable")]))
-    # A process of its own would load the libraries again; a real vocabulary, and each further model, take seconds.
-    monkeypatch.setattr(checks, "run_child", lambda name, args, log: resolve_name(name)(args, lambda event: None))
-    monkeypatch.setattr("tasks.bench.selftest.run.MODELS", ("tiny-llama",))
-    for name, few in (("REPEATS", 1), ("TIMED_LENGTH", 16)):
-        monkeypatch.setattr(f"tasks.bench.selftest.engine.{name}", few)
-    monkeypatch.setattr("tasks.bench.selftest.kernels.WIDTHS", ((576, 1536), (1536, 576), (576, 4096), (1024, 640)))
-    monkeypatch.setitem(resolve_name("tasks.bench.selftest.models:WIDE"), "smollm2-135m", {"vocab_size": 4096})
+    # A process of its own would load the libraries again; real widths, and each further model, take seconds.
+    monkeypatch.setattr(checks, "run_child", lambda name, args, log, show=None: resolve_name(name)(args, show))
+    package = "tasks.bench.selftest"
+    for name, few in {
+        "run.MODELS": ("tiny-llama",), "run.BITS": (4,), "engine.WIDE": {}, "engine.resumed_error": lambda one: 0.0,
+        "kernels.ROWS": (1, 9), "timings.CHANGES": {"num_hidden_layers": 2, "vocab_size": 512}, "timings.BITS": (4,),
+        "timings.TRAINED_BLOCKS": 1, "timings.STEP": (2, 16), "timings.SCORED": (2, 16), "timings.SLOWEST": 100.0,
+        "timings.SLOWED_DOWN": 100.0, "timings.SUSTAINED_SECONDS": {"cpu": 0.1},
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"{package}.{name}", few)
     out = io.StringIO()
     path = tmp_path / "report.json"
     assert examine_machine(Console(file=out, width=200), selftest=True, path=path) == 0
@@ -73,21 +77,30 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
     assert {check["name"].rpartition(": ")[2] for check in report["checks"]} >= {
         "packed against dequantised", "fidelity of packed weights",
         "loss and gradients against stock mlx-lm", "head in blocks", "checkpointed blocks", "fused against unfused",
-        "dropout passes, batched against one by one", "two updates, repeated", "seconds of a step",
-        "footprint of a 256 MB array",
+        "dropout passes, batched against one by one", "updates, repeated", "a training killed and resumed",
+        "seconds of a step", "footprint of a 256 MB array",
     }  # fmt: skip
     assert len(report["findings"]) > len(report["checks"]) > 20
     errors = [check for check in report["checks"] if check["level"] == "error"]
     assert all(check["ok"] and 0 <= check["value"] <= check["limit"] and check["seconds"] >= 0 for check in errors)
-    assert set(report["step_seconds"]) == {"ours", "stock"} and report["backend"]["name"]
+    assert set(report["timings"]["4bit"]) == {"step", "stock_step", "scoring_pass", "dropout_pass"}
+    assert report["timings"]["sustained"]["step_seconds"] and report["backend"]["name"] and report["wheels"]["mlx"]
+    assert report["conditions"]["before"].keys() == report["conditions"]["after"].keys() >= {"low_power_mode", "swap"}
     assert report["versions"]["mlx"] == metadata.version("mlx") and report["versions"]["Python"]
     assert report["machine"]["chip"] and report["machine"]["memory_bytes"] > 0
     assert report["machine"]["system"].startswith(platform.system().replace("Darwin", "macOS"))
     assert [secret for secret in somebody if secret in path.read_text()] == []
 
 
-def test_a_selftest_that_ends_is_an_error_and_its_report_holds_the_words_without_folders(monkeypatch, somebody):
-    def broken(function, args, log):
+CHECK = {
+    "name": "footprint", "limit": 0.2, "unit": "of its bytes", "level": "warning", "remedy": "", "ok": True, "value": 0.1,
+    "seconds": 0.0, "error": "",
+}  # fmt: skip
+
+
+def test_a_selftest_that_ends_is_an_error_and_its_report_holds_what_was_measured_without_folders(monkeypatch, somebody):
+    def broken(function, args, log, show):
+        (Path(args["folder"]) / "measured.json").write_text(json.dumps({"checks": [CHECK], "timings": {}}))
         raise TriageError(f"The step failed: RuntimeError: no kernel {args['folder']}. Its log is {log}/child.log.")
 
     monkeypatch.setattr(checks, "run_child", broken)
@@ -95,7 +108,9 @@ def test_a_selftest_that_ends_is_an_error_and_its_report_holds_the_words_without
     assert examine_machine(Console(file=io.StringIO(), width=200), selftest=True) == 1
     (path,) = home().glob("doctor-*.json")
     text = path.read_text()
-    assert "no kernel" in json.loads(text)["error"] and [secret for secret in somebody if secret in text] == []
+    report = json.loads(text)
+    assert "no kernel" in report["error"] and [check["name"] for check in report["checks"]] == ["footprint"]
+    assert [secret for secret in somebody if secret in text] == []
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
