@@ -217,7 +217,6 @@ PLANTED = {
     "bit: packed against dequantised": logits_off,
     ": fidelity of packed weights": logits_off,
     "bit: loss and gradients against stock mlx-lm": gradients_scaled,
-    "window of 512: loss and gradients against stock mlx-lm": gradients_scaled,
     ": head in blocks": scaled(loss, "blocked_logsumexp"),
     ": checkpointed blocks": masks_not_restored,
     ": dropout passes, batched against one by one": masks_by_place_in_the_batch,
