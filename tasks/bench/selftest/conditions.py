@@ -43,11 +43,9 @@ WHEELS = ("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
 
 def conditions() -> dict[str, str | int | None]:
     """What READINGS name, and the bytes of available memory and of swap in use by psutil."""
-    answers: dict[str, str | int | None] = {
-        name: reading(command, pattern) for name, (command, pattern) in READINGS.items()
-    }
-    memory = {"available": psutil.virtual_memory().available, "swap": psutil.swap_memory().used}
-    return answers | {f"{name}_bytes": count for name, count in memory.items()}
+    answers = {name: reading(command, pattern) for name, (command, pattern) in READINGS.items()}
+    available, swap = psutil.virtual_memory().available, psutil.swap_memory().used
+    return {**answers, "available_bytes": available, "swap_bytes": swap}
 
 
 def reading(command: tuple[str, ...], pattern: str) -> str | None:

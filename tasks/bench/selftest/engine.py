@@ -96,9 +96,7 @@ WIDE_LIMIT = 1e-3  # a CPU's sum over 262,144 columns, in stock's loss, is off b
 ITERATIONS = 7
 CHECKPOINT_EVERY = 3
 KILLED_AT = 5
-NOT_REPEATABLE = (
-    "a training that resumes may differ in its last digits; report it with the file below"
-)
+NOT_REPEATABLE = "a resumed training may differ in its last digits; report it with the file below"
 NOT_RESUMED = "let no training be interrupted, and report it with the file below"
 
 
@@ -111,9 +109,8 @@ def tiny_checks(subject: Subject, of_engine: bool) -> Iterator[SelfTestCheck]:
     of_passes = "of the spread of the passes"
     against_stock = "loss and gradients against stock mlx-lm"
     shared = "in the share of elements that two masks keep"
-    if compiles():
-        compared = "compiled updates against uncompiled ones"
-    else:
+    compared = "compiled updates against uncompiled ones"
+    if not compiles():
         compared = "updates as a GPU makes them, uncompiled, against those of this backend"
 
     table: list[tuple[Any, ...]] = [

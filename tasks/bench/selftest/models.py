@@ -57,7 +57,6 @@ WRONG = (
     "run `uv sync` to get the versions that the study was tested with; if it stays, report it "
     "with the file below"
 )
-LONGEST_ERROR = 300
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class SelfTestCheck:
             value = float(self.measure())
         # Whatever a kernel that this machine lacks raises.
         except Exception as exception:
-            error = without_folders(f"{type(exception).__name__}: {exception}")[:LONGEST_ERROR]
+            error = without_folders(f"{type(exception).__name__}: {exception}")[:300]
 
         # JSON has no NaN, which no check passes.
         if value is not None and not math.isfinite(value):
@@ -129,7 +128,6 @@ CASES = 3
 LENGTH = 48
 # Groups of another size than those of the models of real widths, so that no size is taken for granted.
 TRAINING = Training(num_layers=2, group_size=32)
-DENSE = "dequantised_f32"
 
 
 def recipe(dropout: float = 0.0) -> Recipe:
@@ -173,7 +171,7 @@ class Subject:
 
     def dense(self) -> Stack:
         """Unpacked to float32."""
-        return load_variant(self.folder, DENSE)
+        return load_variant(self.folder, "dequantised_f32")
 
     def loaded(self) -> Stack:
         """As a training here loads it."""
