@@ -26,6 +26,7 @@ from tasks.bench.selftest.models import (
     TRAINING,
     SelfTestCheck,
     Subject,
+    Weights,
     adapt,
     cases_of,
     distance,
@@ -200,7 +201,7 @@ def updated(
     dropout: float,
     part: int,
     limit: float | None,
-) -> tuple[dict[str, mx.array], PlainUpdates | CompiledUpdates]:
+) -> tuple[Weights, PlainUpdates | CompiledUpdates]:
     """Losses, norms, weights and the optimizer's state of some updates over cached activations, in
     parts of `part` cases, clipped to the norm `limit`; and what made them.
     """
@@ -212,7 +213,7 @@ def updated(
     objective = make_objective(recipe(dropout), cases.labels)
     updates = kind(adapted, prefix, objective, optimizer, limit)
 
-    tensors = {}
+    tensors: Weights = {}
     for number in range(UPDATES):
         key = (SEED, number) if dropout else None
         batch = effective_batch(cases, range(CASES), part, key)
@@ -319,8 +320,9 @@ def resumed_error(subject: Subject) -> float:
         data=data,
         scoring=Scoring(),
     )
-    args = {"experiment": spec, "training_id": "selftest", "variant": subject.folder}
-    args |= {"data": prepare_dataset(data, subject.root), "home": subject.root}
+    root = subject.root / subject.name
+    make_job = partial(TrainingJob, experiment=spec, training_id="selftest", home=subject.root)
+    make_job = partial(make_job, variant=subject.folder, data=prepare_dataset(data, subject.root))
 
     def train(name: str, function: str) -> list[int]:
         """Returns the updates that it reported."""
@@ -330,15 +332,15 @@ def resumed_error(subject: Subject) -> float:
             if isinstance(event, TrainingReport):
                 reported.append(event.iteration)
 
-        folder = subject.root / subject.name / name
-        job_args = TrainingJob(**args, folder=folder).model_dump(mode="json")
         with contextlib.suppress(LostChild):
-            run_child(function, job_args, folder, note)
+            job_args = make_job(folder=root / name).model_dump(mode="json")
+            run_child(function, job_args, root / name, note)
         return reported
 
-    def adapters(name: str) -> dict[str, mx.array]:
-        folder = subject.root / subject.name / name
-        return dict(mx.load(str(folder / "adapters_last.safetensors")))
+    def adapters(name: str) -> Weights:
+        weights = mx.load(str(root / name / "adapters_last.safetensors"))
+        assert isinstance(weights, dict)
+        return weights
 
     whole = train("whole", f"{job.__name__}:run")
     functions = (f"{__name__}:train_until_killed", f"{job.__name__}:run")

@@ -158,9 +158,9 @@ class Subject:
 
     @cached_property
     def folder(self) -> Path:
-        args = {"source": fetch_base(random_weights(self.name), self.root), "root": self.root}
-        args |= {"bits": self.bits, "group_size": TRAINING.group_size}
-        return Path(run_quantize(args)["folder"])
+        source = fetch_base(random_weights(self.name), self.root)
+        args = {"bits": self.bits, "group_size": TRAINING.group_size}
+        return Path(run_quantize({"source": source, "root": self.root, **args})["folder"])
 
     def packed(self, dtype: mx.Dtype | None = None) -> Stack:
         """As it is stored, or with its scales and norms in another data type."""

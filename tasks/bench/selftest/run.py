@@ -46,8 +46,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """
     folder = Path(args["folder"])
     timings: dict[str, Any] = {}
+    results: list[dict[str, Any]] = []
     measured = {
-        "checks": [],
+        "checks": results,
         "device": asdict(measure()),
         "mlx_device": described(mx.device_info()),
         "timings": timings,
@@ -55,7 +56,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     checks = list(all_checks(folder, timings))
     for number, check in enumerate(checks):
         emit(ProgressReport(check.name, number, len(checks)))
-        measured["checks"].append(check.run())
+        results.append(check.run())
         mx.clear_cache()
         write_atomic(folder / MEASURED, json.dumps(measured))
     return measured

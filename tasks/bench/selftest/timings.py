@@ -158,7 +158,7 @@ def _stock_step(adapted: Adapted) -> Callable[[], None]:
     stack = adapted.stack
     tokens, lengths = stock_batch(cases_of(stack, *STEP))
     settings = recipe(DROPOUT)
-    parameters = {"rank": settings.rank, "scale": settings.scale, "dropout": DROPOUT}
+    parameters = settings.model_dump(include={"rank", "scale", "dropout"})
     parameters["keys"] = list(Training().target_modules)
     model = remove_lora_layers(stack.model)
     linear_to_lora_layers(model, TRAINED_BLOCKS, parameters)
