@@ -6,7 +6,7 @@ commands refuse in a moment.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +22,7 @@ from tasks.models.sources.fetch import (
     availabilities,
     is_offered,
     is_unanswered,
+    remedy,
     shape_from_sources,
     stored,
 )
@@ -233,17 +234,22 @@ def failed_cells(selection: Selection) -> list[str]:
     return failed
 
 
-def check(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -> Path:
+def check(
+    selection: Selection,
+    prompts: Iterable[PromptChoice] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Prepare the cases, and ask whether the weights are available; returns the folder of the cases.
 
-    `prompts`: those whose examples must stand in no set, by default those of the selection. Raises
+    `prompts`: those whose examples must stand in no set, by default those of the selection. `say`:
+    gets a sentence for each model whose weights come from another source than its first. Raises
     BadInput for cases that cannot be used or for MLX as it is installed here, or SourceUnavailable
     if no base model of the selection is available: a sweep that can do a part of its work does that
     part.
     """
     refuse_unusable_mlx()
     data = check_cases(selection, prompts)
-    refuse_without_weights(selection.models, home())
+    refuse_without_weights(selection.models, home(), say)
     return data
 
 
@@ -258,22 +264,29 @@ def check_cases(selection: Selection, prompts: Iterable[PromptChoice] | None = N
     return data
 
 
-def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
-    """Raise SourceUnavailable, with the reasons, if no model is stored and no source offers one."""
-    if any(stored(model, root) for model in models):
-        return
-
+def refuse_without_weights(
+    models: list[BaseModelSpec], root: Path, say: Callable[[str], None]
+) -> None:
+    """Raise SourceUnavailable, with the reasons, if no model is stored and no source offers one, or
+    if the first source of one fails that takes no other; `say` where another takes its place.
+    """
+    absent = {model.name: model for model in models if stored(model, root) is None}
+    can_train = len(absent) < len(models)
     reasons = []
-    for name, sources in availabilities(models, root).items():
-        for source, state in sources:
-            if is_offered(state) or is_unanswered(state):
-                return
-            reasons.append(f"{name}: {source}: {state}")
+    for name, sources in availabilities(absent.values(), root, patiently=True).items():
+        offers = [source for source, state in sources if is_offered(state) or is_unanswered(state)]
+        can_train |= bool(offers)
+        reasons += [f"{name}: {source}: {state}" for source, state in sources]
+        first, reason = sources[0]
+        if not absent[name].any_weights and not is_offered(reason):
+            problem = f"No weights for {name} are available ({first}: {reason})"
+            raise SourceUnavailable(f"{problem}; {remedy(absent[name])}")
+        if offers and first != offers[0]:
+            say(f"Weights of {name} come from {offers[0]}, not from {first}: {reason}.")
 
-    raise SourceUnavailable(
-        f"No weights are available ({'; '.join(reasons)}); connect to a network, or list a source "
-        "with kind = 'folder' in the grid."
-    )
+    if not can_train:
+        problem = f"No weights are available ({'; '.join(reasons)})"
+        raise SourceUnavailable(f"{problem}; {remedy(models[0])}")
 
 
 def set_up(grid: str, overrides: list[str] | None, narrowing: Narrowing) -> Space:

@@ -97,9 +97,10 @@ def without_server() -> None:
 
 def patiently(program: Callable[[], None]) -> None:
     """The command waits for an answer of the networks as long as a busy machine needs."""
-    from tasks.models.sources import fetch
+    from tasks.models.sources import fetch, hub_source
 
     fetch.PROBE_SECONDS = 60.0
+    hub_source.PAUSES = (0.05, 0.1)
     program()
 
 

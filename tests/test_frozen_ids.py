@@ -10,6 +10,8 @@ from pydantic import Field
 from tasks import baselines, identity
 from tasks.baselines import fidelity_id
 from tasks.experiment import moved_training
+from tasks.grids.grid import known_models
+from tasks.landing import grid_digest
 from tasks.runtime.backend import CPU
 from tasks.scoring.baselines import baseline_scores_id, zero_shot_id
 from tasks.spec import OMITTED_AT_DEFAULT, OVERRIDES, Grid, PromptChoice, Recipe, evaluation_id, experiments
@@ -77,6 +79,13 @@ def study(**changes) -> Grid:
 def test_studies_of_before_keep_every_id_and_how_long_a_step_may_take_decides_none(monkeypatch):
     assert digests(study(), monkeypatch) == BEFORE
     assert digests(study(time_limit={"factor": 2, "floor_seconds": 5}), monkeypatch) == BEFORE
+
+
+def test_whether_other_weights_may_be_taken_is_in_no_id_digest_or_file():
+    grids = [study(any_weights=value, base_model=[model()]) for value in (False, True)]
+    specs = [next(experiments(grid, known_models(grid))) for grid in grids]
+    assert [spec.model.any_weights for spec in specs] == [False, True]
+    assert specs[0].model_dump() == specs[1].model_dump() and grid_digest(grids[0]) == grid_digest(grids[1])
 
 
 class YoungerRecipe(Recipe):

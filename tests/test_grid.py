@@ -86,6 +86,8 @@ def test_the_recipes_of_the_ablation_differ_in_the_parts_of_the_safety_loss_alon
     parts = {"name", "class_weights", "cost_weight"}
     assert len({str(r.model_dump(exclude=parts)) for r in grid.recipes}) == 1
 
+    strict = {path.stem for path in GRIDS.glob("*.toml") if not load_grid(path.stem).any_weights}
+    assert strict == {"paper", "study", "study_gemma"}
     study, gemma = load_grid("study"), load_grid("study_gemma")
     assert (gemma.data, gemma.scoring.cost_matrix) == (study.data, study.scoring.cost_matrix)
 

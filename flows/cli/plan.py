@@ -24,7 +24,7 @@ from flows.report.figures import RANDOM, clock, counted
 from flows.report.table import Table, print_table
 from flows.selection import Selection
 from tasks.models.manifest import has_random_weights
-from tasks.models.sources.fetch import availabilities, is_offered, stored, unpinned
+from tasks.models.sources.fetch import availabilities, is_offered, remedy, stored, unpinned
 from tasks.runtime.backend import backend
 from tasks.runtime.home import existing_home, home
 from tasks.spec import BaseModelSpec
@@ -108,17 +108,17 @@ def print_plan(console: Console, selection: Selection) -> None:
 
         # Last of all, since a sweep could not train these.
         needed_models = {cell.spec.model.name for cell in cells if not cell.trained}
+        count = None if selection.grid.any_weights else 1  # of a model's sources
         missing = [
-            name
-            for name in sources.keys() & needed_models
-            if not any(is_offered(state) for _, state in sources[name])
+            model
+            for model in selection.models
+            if model.name in sources.keys() & needed_models
+            and not any(is_offered(state) for _, state in sources[model.name][:count])
         ]
         if missing:
-            say(
-                f"No source of {', '.join(sorted(missing))} answers now: try again, connect to a "
-                "network, or list a source with kind = 'folder' in the grid.",
-                "yellow",
-            )
+            names = ", ".join(model.name for model in missing)
+            problem = "No source of {} answers" if count is None else "{} cannot be had"
+            say(f"{problem.format(names)} now: {remedy(missing[0])}", "yellow")
 
 
 def _is_random(model: BaseModelSpec) -> bool:

@@ -91,6 +91,9 @@ Memory = Annotated[
     str | None,
     typer.Option(help="memory that a training may use, e.g. 4GB; does not change results"),
 ]
+AnyWeights = Annotated[
+    bool, typer.Option("--any-weights", help="take other weights where a model's own cannot be had")
+]
 Failed = Annotated[bool, typer.Option("--failed", help="only what failed when it last ran")]
 Pool = Annotated[
     str | None,
@@ -112,9 +115,10 @@ def sweep(
     seed: Seeds = None,
     failed: Failed = False,
     pool: Pool = None,
+    any_weights: AnyWeights = False,
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
-    overrides = overrides_of(set_, memory)
+    overrides = overrides_of(set_, memory) + ["any_weights=true"] * any_weights
     narrowing = Narrowing(
         models=model, bits=bits, precisions=precision, recipes=recipe, seeds=seed, limit=limit
     )
@@ -241,7 +245,7 @@ def run_sweep(
     with early_exit.interruptible() as cleanup:
         if pool is None:
             early_exit.start_server()  # it starts while the following lines run
-            check(selection)
+            check(selection, say=lambda line: print_line(console, line, "bold yellow"))
         else:
             from flows.pool import refuse_pool
 

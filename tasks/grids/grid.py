@@ -94,6 +94,8 @@ def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:
     models = [*built_in, *grid.base_models]
     if grid.allow_mirror:
         models = [model.model_copy(update={"allow_mirror": True}) for model in models]
+    if not grid.any_weights:
+        models = [model.model_copy(update={"any_weights": False}) for model in models]
 
     by_name = {model.name: model for model in models}
     if grid.weights == "random":

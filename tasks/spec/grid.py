@@ -126,6 +126,11 @@ class Grid(Strict):
         default="listed", description="`random`: random weights of the real shapes"
     )
     allow_mirror: bool = Field(default=False, description="for all models, as in `[[base_model]]`")
+    any_weights: bool = Field(
+        default=True,
+        exclude=True,  # it chooses no weights, and so is part of no digest
+        description="`false`: a model's first source alone, so that results compare with others'",
+    )
     bits: Annotated[tuple[Literal[4, 8], ...] | None, EachOnce, OMITTED_AT_DEFAULT] = Field(
         default=None,
         min_length=1,

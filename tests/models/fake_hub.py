@@ -3,6 +3,8 @@
 import hashlib
 import importlib
 import json
+import socket
+import struct
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -23,7 +25,8 @@ class FakeHub:
         self.revisions = {"main", "v1", COMMIT}
         self.gated: int | None = None  # 401 without a token, 403 with one whose account has not accepted
         self.refuses: int | None = None  # a status without the Hub's own code, as for a token that is wrong
-        self.fail_first: dict[str, int] = {}  # file name, `HEAD` and one, or `listing`: how often it answers 503 first
+        self.fail_first: dict[str, int] = {}  # file name, `HEAD` and one, or `listing`: how often it fails first
+        self.failure = "503"  # how: by that answer, a `reset` connection, or a `timeout`
         self.breaks: dict[str, int] = {}  # file name: after how many bytes the connection breaks, once
         # File name: "short" (a whole answer, too short) or "flip".
         self.damage: dict[str, str] = {}
@@ -61,12 +64,12 @@ class FakeHub:
 
 
 @contextmanager
-def reached(hub: FakeHub | None, cache: Path, offline: bool = False):
+def reached(hub: FakeHub | None, cache: Path, offline: bool = False, address: str = "http://127.0.0.1:9"):
     """huggingface_hub asks this Hub; without one, an address where nobody answers. Its settings, which it reads where a
-    process starts, are set where it keeps them."""
+    process starts, are set where it keeps them. As many attempts are made as in earnest, without the wait."""
     from huggingface_hub import constants
 
-    served: AbstractContextManager[str] = nullcontext("http://127.0.0.1:9")
+    served: AbstractContextManager[str] = nullcontext(address)
     if hub is not None:
         served = http_server(type("Handler", (_Handler,), {"hub": hub}))
     with served as address, pytest.MonkeyPatch.context() as patch:
@@ -76,6 +79,7 @@ def reached(hub: FakeHub | None, cache: Path, offline: bool = False):
         for name, value in settings.items():
             patch.setattr(constants, name, value)
         patch.setattr(importlib.import_module("huggingface_hub.hf_api").api, "endpoint", address)
+        patch.setattr("tasks.models.sources.hub_source.PAUSES", (0.05, 0.1))
         yield
 
 
@@ -102,7 +106,7 @@ class _Handler(QuietHandler):
 
             endpoint, revision = parts[4:6] if len(parts) > 5 else ("revision", "main")
             if self._busy("listing"):
-                return self._error(503, None, "Service unavailable")
+                return self._fail()
             if revision not in self.hub.revisions:
                 return self._error(404, "RevisionNotFound", "Invalid rev id")
 
@@ -125,7 +129,7 @@ class _Handler(QuietHandler):
         if name not in self.hub.files:
             return self._error(404, "EntryNotFound", "Entry not found")
         if self._busy(name if with_body else f"HEAD {name}"):
-            return self._error(503, None, "Service unavailable")
+            return self._fail()
 
         headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         content = self.hub.body(name)
@@ -148,6 +152,17 @@ class _Handler(QuietHandler):
         failures_left = self.hub.fail_first.get(name, 0)
         self.hub.fail_first[name] = max(0, failures_left - 1)
         return failures_left > 0
+
+    def _fail(self) -> None:
+        if self.hub.failure == "503":
+            return self._error(503, None, "Service unavailable")
+
+        self.close_connection = True
+        if self.hub.failure == "timeout":
+            self.rfile.read(1)  # until the client has gone
+        else:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return None
 
     def _send(
         self, status: int, headers: dict[str, str], content: bytes, with_body: bool, cut: int | None = None

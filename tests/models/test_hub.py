@@ -2,12 +2,15 @@
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import close_session
 
 import tasks.inputs
+from flows.selection import refuse_without_weights
 from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch as fetching
 from tasks.models.sources import hub_source
@@ -18,6 +21,7 @@ from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped, TriageErr
 from tasks.runtime.events import Event, ProgressReport
 from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec, HubSource
+from tests.http_server import QuietHandler, http_server
 from tests.models.fake_hub import COMMIT, REPO, FakeHub, reached
 from tests.models.files import nothing_half_made
 
@@ -42,7 +46,6 @@ def hub(content, monkeypatch):
     """A Hub; what it answers is to be seen on a busy machine, too."""
     monkeypatch.setattr(fetching, "PROBE_SECONDS", 60.0)
     monkeypatch.setattr(hub_source, "CONNECT_SECONDS", 60.0)
-    monkeypatch.setattr(hub_source, "BUSY_PAUSES", (0.05, 0.05))  # as many attempts, without the wait
     return FakeHub(dict(content))
 
 
@@ -53,10 +56,15 @@ def ask(hub: FakeHub | None, tmp_path: Path, action: str = "fetch", **changes) -
     sources = (source, *changes.get("others", []))
     spec = BaseModelSpec(name="m", licence="x", sources=sources, **changes.get("options", {}))
     calls = []
-    with reached(hub, changes.get("cache", tmp_path / "hf"), changes.get("offline", False)):
+    address = {"address": changes["address"]} if "address" in changes else {}
+    with reached(hub, changes.get("cache", tmp_path / "hf"), changes.get("offline", False), **address):
         try:
             if action == "probe":
                 return {"state": availabilities([spec], tmp_path / "root")["m"][0][1]}
+            if action == "check":
+                said: list[str] = []
+                refuse_without_weights([spec], tmp_path / "root", said.append)
+                return {"said": said}
             folder = fetch_base(spec, tmp_path / "root", progress=lambda *step: calls.append(step))
             return {"folder": str(folder), "progress": calls}
         except TriageError as error:
@@ -177,6 +185,70 @@ def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path):
         assert "folder" in ask(hub, tmp_path / str(number))
 
 
+@pytest.mark.parametrize(("failure", "times"), [("503", 2), ("reset", 2), ("timeout", 1)])
+def test_a_request_that_fails_is_made_again_and_no_other_source_takes_its_place(
+    failure, times, hub, tmp_path, monkeypatch
+):
+    """For a moment, in a sweep's first look at the weights as in their download; a plan waits for nobody."""
+    if failure == "timeout":
+        monkeypatch.setattr(hub_source, "CONNECT_SECONDS", 3.0)
+    hub.failure = failure
+    hub.fail_first |= {"listing": times, "HEAD config.json": times}
+    assert ask(hub, tmp_path, "check", others=[OTHER]) == {"said": []}
+    folder = Path(ask(hub, tmp_path, others=[OTHER])["folder"])
+    assert store.verify(folder)["weights_source"] == f"Hub {REPO}@{COMMIT[:12]}"
+    looks = [request for request in hub.requests if request == f"HEAD /{REPO}/resolve/main/config.json"]
+    listings = [request for request in hub.requests if request == f"GET /api/models/{REPO}/revision/main"]
+    assert len(listings) == times + 1 and len(looks) == times + 3, hub.requests
+
+    hub.fail_first["HEAD config.json"] = 99
+    hub.requests.clear()
+    forget(tmp_path)
+    words = {"503": "an error (503)", "reset": "cannot be reached (Re", "timeout": "cannot be reached (ReadTimeout)"}
+    assert words[failure] in ask(hub, tmp_path, "probe", cache=tmp_path / "other")["state"]
+    assert len(hub.requests) == 1
+
+
+def test_the_first_source_alone_is_taken_where_results_are_compared_unless_the_user_says_otherwise(hub, tmp_path):
+    """What is stored stays in use."""
+    strict = {"others": [OTHER], "options": {"any_weights": False}}
+    instead = "random weights of the shape tiny-llama, seed 0"
+    remedy = f"; try again once it answers, or add --any-weights to take those of {instead}, whose results compare"
+    for broken, reason in ((None, "the Hub cannot be reached (ConnectError)"), (hub, "is gated: accept its licence")):
+        hub.gated = 403
+        for action in ("fetch", "check"):
+            answer = ask(broken, tmp_path, action, **strict)
+            assert answer["error"].startswith(f"No weights for m are available (Hub {REPO}@main: ")
+            assert reason in answer["error"] and remedy in answer["error"]
+        (line,) = ask(broken, tmp_path, "check", others=[OTHER])["said"]
+        assert line.startswith(f"Weights of m come from {instead}, not from Hub {REPO}@main: ") and reason in line
+
+    assert nothing_half_made(tmp_path / "root")
+    hub.gated = None
+    assert ask(hub, tmp_path, "check", **strict) == ask(hub, tmp_path, "check", others=[OTHER]) == {"said": []}
+    assert f"Hub {REPO}" in store.verify(Path(ask(hub, tmp_path, **strict)["folder"]))["weights_source"]
+
+    forget(tmp_path)
+    stored_folder = ask(None, tmp_path, others=[OTHER], cache=tmp_path / "none")["folder"]
+    assert ask(None, tmp_path, "check", **strict) == {"said": []}
+    assert ask(None, tmp_path, **strict)["folder"] == stored_folder
+
+
+def test_a_proxy_that_refuses_is_named_without_its_password_and_the_same_command_goes_on(hub, tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    with http_server(QuietHandler) as address:
+        place = address.removeprefix("http://")
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@{place}")
+        close_session()  # its client has read the variables
+        error = ask(None, tmp_path, address="https://hub.example.org")["error"]
+    assert f"cannot be reached (ProxyError) through the proxy {place}; correct HTTPS_PROXY" in error
+    assert "secret" not in error
+    monkeypatch.delenv("HTTPS_PROXY")
+    close_session()
+    assert "folder" in ask(hub, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [*((name, "flip") for name in ("config.json", "model.safetensors")), ("model.safetensors", "short")],
@@ -205,7 +277,7 @@ def test_a_busy_hub_is_waited_for_and_not_replaced_by_another_source(hub, tmp_pa
 @pytest.mark.parametrize(
     ("of_hub", "asked", "message"),
     [
-        ({"gated": 403}, {}, "is gated: accept its licence on its Hub page and set HF_TOKEN"),
+        ({"gated": 403}, {}, "/team/model, and set HF_TOKEN to a token of that account"),
         ({"refuses": 401}, {}, "does not let you read team/model (401); check the token in HF_TOKEN"),
         ({}, {"revision": "v9"}, "team/model has no revision v9"),
         ({}, {"repo": "team/other"}, "there is no repository team/other, or it is private and HF_TOKEN is not set"),

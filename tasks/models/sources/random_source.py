@@ -89,7 +89,7 @@ def fetch(source: RandomSource, target: Path, progress: Progress) -> dict[str, A
     }
 
 
-def probe(source: RandomSource) -> str:
+def probe(source: RandomSource, patiently: bool = False) -> str:
     """`reachable`. Raises BadInput for an unknown shape."""
     shape_entry(source.shape)
     return "reachable"

@@ -103,10 +103,15 @@ def test_a_plan_ends_with_the_models_that_no_source_offers_now(offline):
     silent = [("Hub a/b", "the Hub cannot be reached"), ("package c 1", "the package index did not answer in time")]
     offline |= {"tiny-llama": silent, "tiny-gemma3": [silent[0], ("package d 1", "reachable")]}
     selection = select("smoke", only=Narrowing(bits=[4], recipes=["baseline"]))
-    end = "tiny-llama answers now: try again, connect to a network, or list a source with kind = 'folder' in the grid."
+    end = "tiny-llama answers now: connect to a network, or list a source with kind = 'folder' in the grid."
     assert " ".join(printed(selection, width=60).split()).endswith(f"No source of {end}")
     offline["tiny-llama"] = [*silent, ("folder e", "here")]
     assert "No source of" not in printed(selection)
+    first_alone = select("smoke", ["any_weights=false"], Narrowing(bits=[4], recipes=["baseline"]))
+    end = (
+        "tiny-llama, tiny-gemma3 cannot be had now: connect to a network, or list a source with kind = 'folder' in the"
+    )
+    assert end in printed(first_alone) and "weights  tiny-llama: folder e: here" in printed(first_alone)
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,17 @@ from deployments.interruptions import kept_awake
 from deployments.server import api_url, prefect_client
 from deployments.up import up
 from flows.cli import sweep as run
+from flows.cli.main import app
 from flows.cli.sweep import NOTHING, print_results
 from flows.report.figures import BASELINES
 from flows.selection import select
+from tasks.grids.grid import GRIDS
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
 from tests.flows.test_kill import has_gone
 from tests.http_server import version_server
+from tests.models.fake_hub import reached
 from tests.place import Place, refusal, shown, wait_until
 from tests.warehouse.rows import land_arm
 from warehouse.load import load_all
@@ -36,7 +39,7 @@ def ends_with(monkeypatch):
     """Runs a sweep of which only the flow is replaced: by one whose experiments fail with the given errors."""
     import flows.sweep
 
-    def run_it(*errors: Exception, console=None) -> int:
+    def run_it(*errors: Exception, console=None, grid="smoke", overrides=None) -> int:
         def flow(*args, **kwargs):
             for error in errors:
                 publish("land x", ExperimentFailed(str(error), error))
@@ -45,7 +48,7 @@ def ends_with(monkeypatch):
 
         monkeypatch.setattr(flows.sweep, "sweep", flow)
         monkeypatch.setattr(run, "start_temporary_server", lambda say, lost: None)
-        return run.run_sweep(console or Console(quiet=True), select("smoke"), "smoke")
+        return run.run_sweep(console or Console(quiet=True), select(grid, overrides), grid, overrides)
 
     return run_it
 
@@ -62,6 +65,41 @@ def test_a_failed_experiment_is_exit_code_one_and_what_the_user_must_fix_is_prin
         ends_with(*[BadInput("The disk is full.")] * 60)
     with pytest.raises(BadInput, match=r"^A\. B\.$"):
         ends_with(BadInput("A."), SourceUnavailable("B."), BadInput("A."))
+
+
+HUB_FIRST = """
+[[base_model]]
+name = "tiny-llama"
+licence = "none"
+sources = [{ kind = "hub", repo = "nobody/tiny" }, { kind = "random", shape = "tiny-llama" }]
+"""
+
+
+def test_a_sweep_says_in_its_first_line_that_it_takes_other_weights_and_one_that_is_compared_stops(
+    ends_with, tmp_path, monkeypatch
+):
+    smoke = (GRIDS / "smoke.toml").read_text()
+    grid = tmp_path / "compared.toml"
+    grid.write_text(smoke.replace("bits =", "any_weights = false\nbits =").replace(', "tiny-gemma3"', "") + HUB_FIRST)
+    asked = []
+    monkeypatch.setattr(run, "run_sweep", lambda *args: asked.append(args[3]) or 0)
+    with pytest.raises(SystemExit, match="0"):
+        app(["sweep", str(grid), "--any-weights"], standalone_mode=False)
+    monkeypatch.undo()
+
+    console = Console(file=io.StringIO(), width=200)
+    with reached(None, tmp_path):
+        with pytest.raises(
+            SourceUnavailable, match="Hub nobody/tiny@main: the Hub cannot .* add --any-weights to take"
+        ):
+            ends_with(console=console, grid=str(grid))
+        assert console.file.getvalue() == "", "it stops before anything else"
+        assert ends_with(console=console, grid=str(grid), overrides=asked[0]) == 0
+    first, second, *_ = console.file.getvalue().splitlines()
+    source = "random weights of the shape tiny-llama, seed 0"
+    reason = "the Hub cannot be reached (ConnectError)"
+    assert first == f"Weights of tiny-llama come from {source}, not from Hub nobody/tiny@main: {reason}."
+    assert second.startswith("Sweep smoke: 4 experiments.")
 
 
 @pytest.fixture
@@ -235,7 +273,7 @@ def test_a_mac_is_kept_awake_while_a_sweep_runs_or_prefects_ui_is_offered_and_no
     caffeinate, ends_with, monkeypatch
 ):
     arguments = []
-    monkeypatch.setattr(run, "check", lambda selection: arguments.append(content_soon(caffeinate)))
+    monkeypatch.setattr(run, "check", lambda selection, say: arguments.append(content_soon(caffeinate)))
     assert ends_with() == 0 and not caffeinate.exists()
     monkeypatch.setattr("deployments.up._run", lambda *_: arguments.append(content_soon(caffeinate)))
     up(1, print)
