@@ -241,11 +241,10 @@ def check(
 ) -> Path:
     """Prepare the cases, and ask whether the weights are available; returns the folder of the cases.
 
-    `prompts`: those whose examples must stand in no set, by default those of the selection. `say`:
-    gets a sentence for each model whose weights come from another source than its first. Raises
+    `prompts`: those whose examples must stand in no set, by default those of the selection. Raises
     BadInput for cases that cannot be used or for MLX as it is installed here, or SourceUnavailable
     if no base model of the selection is available: a sweep that can do a part of its work does that
-    part.
+    part. `say`: see refuse_without_weights.
     """
     refuse_unusable_mlx()
     data = check_cases(selection, prompts)
@@ -278,7 +277,7 @@ def refuse_without_weights(
         can_train |= bool(offers)
         reasons += [f"{name}: {source}: {state}" for source, state in sources]
         first, reason = sources[0]
-        if not absent[name].any_weights and not is_offered(reason):
+        if not (absent[name].any_weights or is_offered(reason)):
             problem = f"No weights for {name} are available ({first}: {reason})"
             raise SourceUnavailable(f"{problem}; {remedy(absent[name])}")
         if offers and first != offers[0]:

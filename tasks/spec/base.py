@@ -177,11 +177,7 @@ class BaseModelSpec(Strict):
     licence: str = Field(description="licence of the weights")
     terms: str | None = Field(default=None, description="address of the terms of use, shown first")
     allow_mirror: bool = Field(default=False, description="name the open mirror of a gated one")
-    any_weights: bool = Field(
-        default=True,
-        exclude=True,
-        description="take the next source where one does not have the weights",
-    )
+    any_weights: bool = Field(default=True, exclude=True, description="take any listed source")
     sources: tuple[Source, ...] = Field(
         min_length=1, description="where the weights come from; the first available source is used"
     )

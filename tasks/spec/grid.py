@@ -126,10 +126,8 @@ class Grid(Strict):
         default="listed", description="`random`: random weights of the real shapes"
     )
     allow_mirror: bool = Field(default=False, description="for all models, as in `[[base_model]]`")
-    any_weights: bool = Field(
-        default=True,
-        exclude=True,  # it chooses no weights, and so is part of no digest
-        description="`false`: a model's first source alone, so that results compare with others'",
+    any_weights: bool = Field(  # itself decides nothing, and so is in no digest
+        default=True, exclude=True, description="`false`: of each model's sources the first alone"
     )
     bits: Annotated[tuple[Literal[4, 8], ...] | None, EachOnce, OMITTED_AT_DEFAULT] = Field(
         default=None,

@@ -140,13 +140,10 @@ def unpinned(spec: BaseModelSpec) -> list[str]:
 
 def remedy(spec: BaseModelSpec) -> str:
     """What to do where the weights of a model cannot be had, as the end of a sentence."""
-    later = spec.sources[1:]
-    if spec.any_weights or not later:
+    if spec.any_weights or not (later := spec.sources[1:]):
         return "connect to a network, or list a source with kind = 'folder' in the grid."
-    return (
-        "try again once it answers, or add --any-weights to take those of "
-        f"{describe(later[0])}, whose results compare with no one else's."
-    )
+    instead = f"add --any-weights to take those of {describe(later[0])}"
+    return f"try again once it answers, or {instead}, whose results compare with no one else's."
 
 
 def fetch_base(

@@ -357,15 +357,14 @@ def _explain(error: Exception, source: HubSource) -> TriageError | None:
 
 
 def _proxy() -> str:
-    """The proxy between this machine and the Hub, in words and without a password; else nothing."""
+    """The proxy on the way to the Hub, in words and without a password; nothing without one."""
     from huggingface_hub import constants
 
     hub = urlsplit(constants.ENDPOINT)
-    proxy = getproxies().get(hub.scheme) or getproxies().get("all")
-    if proxy is None or proxy_bypass(hub.hostname or ""):
+    proxy = getproxies().get(hub.scheme, "").rpartition("@")[2]
+    if not proxy or proxy_bypass(hub.hostname or ""):
         return ""
-    address = proxy.rpartition("@")[2]
-    return f" through the proxy {address}; correct HTTPS_PROXY or the system's settings"
+    return f" through the proxy {proxy}; correct HTTPS_PROXY or the system's settings"
 
 
 def _explain_answer(error: HfHubHTTPError, source: HubSource) -> SourceUnavailable:

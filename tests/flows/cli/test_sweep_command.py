@@ -82,10 +82,9 @@ def test_a_sweep_says_in_its_first_line_that_it_takes_other_weights_and_one_that
     grid = tmp_path / "compared.toml"
     grid.write_text(smoke.replace("bits =", "any_weights = false\nbits =").replace(', "tiny-gemma3"', "") + HUB_FIRST)
     asked = []
-    monkeypatch.setattr(run, "run_sweep", lambda *args: asked.append(args[3]) or 0)
-    with pytest.raises(SystemExit, match="0"):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="0"):
+        patch.setattr(run, "run_sweep", lambda *args: asked.append(args[3]) or 0)
         app(["sweep", str(grid), "--any-weights"], standalone_mode=False)
-    monkeypatch.undo()
 
     console = Console(file=io.StringIO(), width=200)
     with reached(None, tmp_path):
