@@ -173,7 +173,7 @@ def computing() -> list[Finding]:
     if device.on_gpu:
         if probe["gpu"]:
             return [Finding("products", "ok", speed), Finding("backend", "ok", path)]
-        remedy = "run it on the Mac itself, not in a virtual machine or a session without a GPU"
+        remedy = "run it on the Mac itself and not in a virtual one, or set TRIAGE_BACKEND=cpu"
         detail = f"{path}, but its GPU cannot be used"
         return [Finding("products", "ok", speed), Finding("backend", "error", detail, remedy)]
 

@@ -13,6 +13,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -54,7 +55,7 @@ TICKS = 100  # of the watch over a child, in that time
 # Of the budget, by the last heartbeat: a process that is killed with more ran out of memory.
 MEMORY_SHARE_OF_OOM = 0.9
 NEARLY_FULL_BYTES = 16 << 20
-METAL = "[METAL]"
+METAL = re.compile(r"(?:\[METAL\]|\[metal::|\*\*\* Terminating app).*")
 
 _running: set[Process] = set()
 _ended_seconds: list[float] = []  # of each child that has ended
@@ -331,8 +332,8 @@ def run_child(
     if code == -signal.SIGABRT:
         # MLX raises some of Metal's errors on a thread of the driver, where nothing can catch them.
         words = log.read_bytes()[log_start:].decode(errors="replace")
-        if METAL in words:
-            metal = words[words.rindex(METAL) :].splitlines()[0].strip()
+        if lines := METAL.findall(words):
+            metal = lines[-1].strip()
             raise device_error(metal) or GpuFailed(f"The GPU's driver ended the step: {metal}.")
     if code < 0:
         raise LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")

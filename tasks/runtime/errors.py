@@ -98,10 +98,18 @@ _MEMORY_WORDS = ("malloc", "out of memory", "insufficient memory", "outofmemory"
 # buffer that was discarded since another program's failed.
 _GPU_WORDS = ("gpu timeout", "impacting interactivity", "gpu hang", "innocentvictim")
 
+# What MLX and macOS say without a GPU that MLX can use, as in a virtual Mac.
+_NO_GPU_WORDS = ("failed to load device", "[metal::device]", "for empty array", "appleparavirt")
+
 
 def device_error(text: str) -> TriageError | None:
     """The error that the words of a library amount to, if they are about memory or the GPU."""
     words = text.lower()
+    if any(word in words for word in _NO_GPU_WORDS):
+        return BadInput(
+            f"MLX cannot use this machine's GPU, as in some virtual Macs ({text.splitlines()[0]}); "
+            "set TRIAGE_BACKEND=cpu to compute on the processor."
+        )
     if any(word in words for word in _MEMORY_WORDS):
         return OutOfMemory(f"The step ran out of memory: {text}")
     if any(word in words for word in _GPU_WORDS):

@@ -3,9 +3,11 @@
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.cli.init import write_examples
 from flows.cli.main import app
@@ -17,11 +19,25 @@ FOLDERS = ("flows", "tasks", "deployments", "warehouse", ".github")
 # The log of changes names what has gone.
 PAGES = sorted(path for top in FOLDERS for path in (ROOT / top).rglob("*.md") if path.name != "CHANGELOG.md")
 READMES = [ROOT / "README.md", *PAGES]
-PROGRAMS = ("triage", "uv", "pip", "brew", "apt-get", "python", "prefect", "pre-commit", "pytest", "cd", "export")
+PROGRAMS = (
+    "triage",
+    "uv",
+    "pip",
+    "curl",
+    "xcode-select",
+    "apt-get",
+    "python",
+    "prefect",
+    "pre-commit",
+    "pytest",
+    "cd",
+    "export",
+)
 
 # Commands that do not run here, by how they begin, and the reason. A sweep runs with --plan, the others as they are.
 EXCEPTIONS = {
-    "brew install uv": "needs a Mac with Homebrew",
+    "curl -LsSf https://astral.sh/uv/install.sh": "needs the internet; run below with another `curl`",
+    "xcode-select --install": "needs a Mac",
     "pip install uv": "needs the package index; the continuous integration begins with it",
     "uv sync": "needs the package index",
     "uv tool install pre-commit": "needs the package index",
@@ -87,6 +103,7 @@ def commands(readme: Path) -> list[str]:
     """The shell commands that a README shows, in `sh` blocks and between backquotes, one by one."""
     lines = [line for block in blocks(readme, "sh") for line in block.splitlines()]
     parts = [part.strip() for line in [*lines, *code_spans(readme)] for part in line.split("&&")]
+    parts = [part.removeprefix("~/.local/bin/") for part in parts]
     return [re.sub("^uv run triage", "triage", part) for part in parts if is_command(part)]
 
 
@@ -141,6 +158,38 @@ def test_no_exception_is_for_a_command_that_no_readme_shows():
 @pytest.mark.parametrize("sql", QUERIES)
 def test_a_query_of_a_readme_runs(sql, smoke):
     assert len(query(sql, database=smoke[0].warehouse).columns)
+
+
+def test_the_first_commands_of_the_readme_need_neither_pip_nor_a_uv_that_the_shell_finds(tmp_path):
+    """As on a fresh Mac: uv's installer is another here, which installs where the real one does."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "mkdir", "chmod", "cat"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    installer = "mkdir -p ~/.local/bin; echo '#!/bin/sh\necho uv $@' > ~/.local/bin/uv; chmod +x ~/.local/bin/uv"
+    (tools / "curl").write_text(
+        f"#!{tools}/sh\ntest $2 = https://astral.sh/uv/install.sh && cat <<'E'\n{installer}\nE\n"
+    )
+    (tools / "curl").chmod(0o755)
+    environment = {"PATH": str(tools), "HOME": str(tmp_path)}
+    script = blocks(ROOT / "README.md", "sh")[0]
+    result = subprocess.run(["sh", "-ec", script], env=environment, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("uv run triage sweep demo\nuv run pytest\n", "")
+
+
+def test_the_workflow_computes_on_each_macos_and_runs_only_what_there_is():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    numbers, metal = (workflow["jobs"][name] for name in ("numbers", "metal"))
+    assert numbers["strategy"]["matrix"] == {"os": ["macos-14", "macos-15", "macos-26"], "python": ["3.11", "3.13"]}
+    assert numbers["runs-on"] == "${{ matrix.os }}" and numbers["env"]["UV_PYTHON"] == "${{ matrix.python }}"
+    assert (metal["continue-on-error"], metal["timeout-minutes"]) == (True, 10)
+    assert [job["env"]["TRIAGE_BACKEND"] for job in (numbers, metal)] == ["cpu", "metal"]
+    assert metal["steps"][-1]["with"]["path"] in metal["steps"][-2]["run"], "the report is kept"
+
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    tested = [word for step in steps for word in step.split() if word.startswith("tests/")]
+    assert {"tests/tuning", "tests/scoring"} <= {*tested} and all((ROOT / path).exists() for path in tested)
+    assert "curl -LsSf https://astral.sh/uv/install.sh | sh" in steps
 
 
 def test_the_readme_has_the_test_command_of_the_continuous_integration():

@@ -77,6 +77,13 @@ ON_METAL = {
     "Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)": GpuFailed,
     "Discarded (victim of GPU error/recovery) (00000005:kIOGPUCommandBufferCallbackErrorInnocentVictim)": GpuFailed,
 }
+# What a virtual Mac says: MLX's and Objective-C's own words.
+NO_METAL = (
+    "[metal::Device] Unable to load kernel rmsbfloat16",
+    "*** Terminating app due to uncaught exception 'NSRangeException', reason: '*** -[__NSArray0 objectAtIndex:]: index 0 "
+    "beyond bounds for empty array'",
+    "*** Terminating app due to uncaught exception 'NSInvalidArgumentException', reason: '-[AppleParavirtDevice x:]'",
+)
 FULL = r"^The disk is full: .*free some space"
 FAILURES = [
     ("untyped", {"error": "memory"}, OutOfMemory, "ran out of memory"),
@@ -88,6 +95,16 @@ FAILURES = [
         for number in (signal.SIGKILL, signal.SIGSEGV)
     ),
     *(("no_gpu", {"reason": "Caused GPU Hang Error", "caught": caught}, GpuFailed, "Hang") for caught in (True, False)),
+    *(
+        (
+            "no_gpu",
+            {"reason": f"\n{text}", "caught": False},
+            BadInput,
+            r"GPU.*\(.* [a-zA-Z:]+.*\); set TRIAGE_BACKEND=cpu",
+        )
+        for text in NO_METAL
+    ),
+    ("no_gpu", {"reason": NO_METAL[0], "caught": True}, BadInput, "set TRIAGE_BACKEND=cpu"),
 ]
 
 

@@ -299,3 +299,4 @@ def test_slow_products_have_the_remedy_of_the_probe_and_metal_that_cannot_be_use
     monkeypatch.setattr(checks, "run_child", lambda *args: {"device": device, "warning": warning, "gpu": False})
     speed, usable = checks.computing()
     assert (speed.level, usable.level) == levels and (warning is None or "pip install mkl" in speed.remedy)
+    assert ("TRIAGE_BACKEND=cpu" in usable.remedy) == (backend == "metal")
