@@ -73,29 +73,40 @@ def test_uv_installs_the_cpu_build_unless_told_otherwise_and_never_two_builds():
     assert uv["conflicts"] == [builds, [{"group": "cpu"}, *cuda]]
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
-@pytest.mark.parametrize(("platform", "extra"), BACKEND)
-def test_every_pin_resolves_to_wheels(platform, extra, python, tmp_path):
+def compiled(folder: Path, platform: str, extra: str, python: str, macos: str) -> subprocess.CompletedProcess[str]:
+    """What uv makes of the pins for a machine, with wheels alone."""
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not on PATH")
 
     project = SETTINGS["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"][extra], *SETTINGS["dependency-groups"]["dev"]]
-    pins = SETTINGS["tool"]["uv"]["constraint-dependencies"]
-    (tmp_path / "needed.in").write_text("\n".join(needed))
-    (tmp_path / "pins.txt").write_text("\n".join(pins))
-    compiled = subprocess.run(
+    (folder / "needed.in").write_text("\n".join(needed))
+    (folder / "pins.txt").write_text("\n".join(SETTINGS["tool"]["uv"]["constraint-dependencies"]))
+    result = subprocess.run(
         [uv, "pip", "compile", "needed.in", "--constraint", "pins.txt", "--only-binary", ":all:", "--no-header",
          "--no-annotate", "--python-version", python, "--python-platform", platform],
-        cwd=tmp_path, env=os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}, capture_output=True, text=True,
+        cwd=folder, env=os.environ | {"MACOSX_DEPLOYMENT_TARGET": macos}, capture_output=True, text=True,
     )  # fmt: skip
-    if "Failed to fetch" in compiled.stderr or "Could not connect" in compiled.stderr:
+    if "Failed to fetch" in result.stderr or "Could not connect" in result.stderr:
         pytest.skip("the package index cannot be reached")
+    return result
 
-    assert compiled.returncode == 0, compiled.stderr
-    resolved = set(re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", compiled.stdout, re.MULTILINE))
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize(("platform", "extra"), BACKEND)
+def test_every_pin_resolves_to_wheels(platform, extra, python, tmp_path):
+    result = compiled(tmp_path, platform, extra, python, macos="14.0")
+    assert result.returncode == 0, result.stderr
+    resolved = set(re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", result.stdout, re.MULTILINE))
     backend = {name for name in resolved if name.startswith(("mlx", "mkl"))}
     assert backend == BACKEND[platform, extra]
+    pins = SETTINGS["tool"]["uv"]["constraint-dependencies"]
     assert resolved <= {re.match(r"[A-Za-z0-9._-]+", pin)[0].lower() for pin in pins}, "no version is left open"
+
+
+@pytest.mark.nightly
+def test_on_macos_13_uv_names_the_package_and_the_macos_that_it_needs(tmp_path):
+    result = compiled(tmp_path, MAC, "cpu", "3.13", macos="13.0")
+    assert result.returncode == 1 and "mlx" in result.stderr and "`macosx_14_0_arm64`" in result.stderr
