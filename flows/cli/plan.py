@@ -117,7 +117,7 @@ def print_plan(console: Console, selection: Selection) -> None:
         ]
         if missing:
             names = ", ".join(model.name for model in missing)
-            problem = "No source of {} answers" if count is None else "{} cannot be had"
+            problem = "No source of {} answers" if count is None else "The first source of {} fails"
             say(f"{problem.format(names)} now: {remedy(missing[0])}", "yellow")
 
 

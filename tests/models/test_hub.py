@@ -213,7 +213,7 @@ def test_the_first_source_alone_is_taken_where_results_are_compared_unless_the_u
     """What is stored stays in use."""
     strict = {"others": [OTHER], "options": {"any_weights": False}}
     instead = "random weights of the shape tiny-llama, seed 0"
-    remedy = f"; try again once it answers, or add --any-weights to take those of {instead}, whose results compare"
+    remedy = f"; try again once it answers, or add --any-weights to take {instead}: other weights"
     for broken, reason in ((None, "the Hub cannot be reached (ConnectError)"), (hub, "is gated: accept its licence")):
         hub.gated = 403
         for action in ("fetch", "check"):

@@ -142,8 +142,8 @@ def remedy(spec: BaseModelSpec) -> str:
     """What to do where the weights of a model cannot be had, as the end of a sentence."""
     if spec.any_weights or not (later := spec.sources[1:]):
         return "connect to a network, or list a source with kind = 'folder' in the grid."
-    instead = f"add --any-weights to take those of {describe(later[0])}"
-    return f"try again once it answers, or {instead}, whose results compare with no one else's."
+    instead = f"add --any-weights to take {describe(later[0])}"
+    return f"try again once it answers, or {instead}: other weights, and so other results."
 
 
 def fetch_base(
