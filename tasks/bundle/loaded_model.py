@@ -74,7 +74,7 @@ class LoadedModel:
     def log_likelihoods(self, texts: Sequence[Encoded]) -> Floats:
         """log P(label | prompt) of each text, shape (texts, 3). Raises Diverged if one is NaN."""
         prefixes = [Prefix(self.adapted.stack, self._cases(text)) for text in texts]
-        results = side_by_side(prefixes, self._label_logp)
+        results = side_by_side([prefixes], self._label_logp)
         label_logp = np.concatenate([np.array(logp) for _, logp in results]).astype(np.float64)
         if not np.isfinite(label_logp).all():
             raise Diverged("The model's scores are NaN or infinite; train it again.")

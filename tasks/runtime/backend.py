@@ -63,9 +63,14 @@ class Backend:
     @property
     def id_ingredients(self) -> dict[str, str]:
         """What an id holds beyond data type and versions."""
-        if not self.path_in_ids:
-            return {}
-        return {"backend": self.name, "compute_path": self.compute_path}
+        from tasks.runtime.device import chip  # which imports this file
+
+        path = {"backend": self.name, "compute_path": self.compute_path}
+        ingredients = path if self.path_in_ids else {}
+        # From the M5 on MLX multiplies in the GPU's matrix units, which round otherwise.
+        if self.name == "metal" and re.match(r"Apple M([5-9]|\d\d)", chip()):
+            ingredients["arithmetic"] = "nax"
+        return ingredients
 
 
 CPU = Backend(

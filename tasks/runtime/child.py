@@ -15,13 +15,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
 import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tasks.runtime import conversation
 from tasks.runtime.device import load_blas, resident_bytes, use_device
@@ -38,6 +39,15 @@ from tasks.runtime.events import Emit, Event, Heartbeat, StepError, StepResult, 
 
 HEARTBEAT_SECONDS = 2.0
 load_blas()
+
+
+def _set_limit(kind: int, limits: tuple[int, int], call: Any = resource.setrlimit) -> None:
+    """mlx-lm asks for 4,096 open files when it is imported, which fails where fewer are allowed."""
+    hard = resource.getrlimit(kind)[1]
+    call(kind, limits if hard == resource.RLIM_INFINITY else [min(one, hard) for one in limits])
+
+
+resource.setrlimit = _set_limit
 
 
 def main(spec: Path) -> NoReturn:

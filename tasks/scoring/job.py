@@ -6,7 +6,8 @@ base model, in float32 from unpacked weights.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import mlx.core as mx
 import numpy as np
@@ -111,7 +112,8 @@ def _prefixes(home: Path, variant: Path) -> PrefixStore:
 
 
 PATH = "dequantised_f32"
-TOKENS_AT_ONCE = 1024  # logits of every position are needed, so batches are small
+TOKENS_AT_ONCE = 1024
+LOGIT_BYTES = 256 << 20  # logits of a case's positions that are held at once: Gemma's of 256
 
 
 def run_fidelity(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -130,7 +132,11 @@ def run_fidelity(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         boundary = max(stack.depth - trained_blocks, 0) if shared else 0
         store = PrefixStore(job.home, Manifest.read(folder).digest)
         prefix = open_prefix(stack, test.cases, boundary, store, emit)
-        return _predict(folder.name, Adapted(stack, (), boundary, 0), prefix, case_numbers, emit)
+        adapted = Adapted(stack, (), boundary, 0)
+        # Of each case the logits of one position, which are a gigabyte of a thousand of Gemma's:
+        # on the disk, and without a name, so that nothing is left of them when the step is killed.
+        with TemporaryFile(dir=job.home) as rows:
+            return _predict(folder.name, adapted, prefix, case_numbers, rows, emit)
 
     reference = predict(job.reference, 0)
     figures = {
@@ -141,16 +147,23 @@ def run_fidelity(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def _predict(
-    name: str, adapted: Adapted, prefix: Prefix, case_numbers: list[int], emit: Emit
+    name: str,
+    adapted: Adapted,
+    prefix: Prefix,
+    case_numbers: list[int],
+    logit_rows: IO[bytes],
+    emit: Emit,
 ) -> Predicted:
-    """A model's predictions on these cases; TriageError if its logits are not finite."""
+    """A model's predictions on these cases, their logits in the file `logit_rows`; TriageError if these
+    are not finite.
+    """
     stack = adapted.stack
     cases = prefix.cases
     leading = cases.leading
     past = leading_past(adapted, prefix)
     position = {number: i for i, number in enumerate(case_numbers)}
-    # One array from the start: a second copy of a thousand rows of Gemma's is a gigabyte.
-    logits = np.empty((len(case_numbers), stack.model.args.vocab_size), np.float32)
+    vocabulary = stack.model.args.vocab_size
+    at_once = max(1, LOGIT_BYTES // (4 * vocabulary))
     label_logp = np.empty((len(case_numbers), len(LABELS)), np.float32)
     of_cases = np.zeros((len(case_numbers), 2))
     text_nll = 0.0
@@ -164,35 +177,40 @@ def _predict(
         nll = mx.array(0.0)
         for i, row in enumerate(rows):
             at = position[numbers[i]]
-            of_prompt = project(stack, hidden[i, : row.first + 1 - leading])
-            following = mx.array(row.inputs[leading + 1 : row.first + 1])
-            of_case = mx.array(0.0)
-            if len(
-                following
-            ):  # of a single case, all tokens but the last belong to the instruction
-                at_token = mx.take_along_axis(of_prompt[:-1], following[:, None], axis=1)[:, 0]
-                of_case = (mx.logsumexp(of_prompt[:-1], axis=1) - at_token).sum()
-                nll = nll + of_case
+            losses = []
+            for start in range(leading, row.first + 1, at_once):
+                stop = min(start + at_once, row.first + 1)
+                logits = project(stack, hidden[i, start - leading : stop - leading])
+                # Of the last position the label follows.
+                following = mx.array(row.inputs[start + 1 : min(stop, row.first) + 1], mx.int32)
+                count = len(following)
+                at_token = mx.take_along_axis(logits[:count], following[:, None], axis=1)[:, 0]
+                losses.append(mx.logsumexp(logits, axis=1)[:count] - at_token)
+                # Block by block: one is done before the logits of the next are made.
+                mx.eval(losses[-1], logits)
 
-            # Case by case: the sums over one case's logits are done before the next one's are made.
-            mx.eval(nll, of_case, of_prompt[-1])
-            logits[at] = np.array(of_prompt[-1])
-            of_cases[at] = float(np.array(of_case)), len(following)
+            of_case = mx.concatenate(losses).sum()
+            nll = nll + of_case
+            of_cases[at] = float(np.array(of_case)), row.first - leading
+            of_label = np.array(logits[-1])
+            if not np.isfinite(of_label).all():
+                raise TriageError(
+                    f"{name} gives logits that are not finite, so its fidelity cannot be measured."
+                )
+            logit_rows.seek(at * of_label.nbytes)
+            logit_rows.write(of_label.data)
+            if cases.per_case == 1:
+                label_logp[at] = of_label[list(cases.label_tokens)]
 
         text_nll += float(np.array(nll))
-        positions = [position[number] for number in numbers]
-        if cases.per_case == 1:
-            label_logp[positions] = logits[positions][:, list(cases.label_tokens)]
-        else:  # from the labels' full length
-            label_logp[positions] = np.array(label_terms(adapted, prefix, batch, past).label_logp)
+        if cases.per_case > 1:  # from the labels' full length
+            terms = label_terms(adapted, prefix, batch, past)
+            label_logp[[position[number] for number in numbers]] = np.array(terms.label_logp)
         predicted_cases += len(numbers)
         emit(ProgressReport(f"fidelity of {name}", predicted_cases, len(case_numbers)))
 
-    if not np.isfinite(logits).all():
-        raise TriageError(
-            f"{name} gives logits that are not finite, so its fidelity cannot be measured."
-        )
-
     mx.clear_cache()
-    text_tokens = int(of_cases[:, 1].sum())
-    return Predicted(logits, label_logp, text_nll, text_tokens, of_cases)
+    logit_rows.flush()
+    shape = (len(case_numbers), vocabulary)
+    mapped = np.memmap(logit_rows, np.float32, "r", shape=shape)
+    return Predicted(mapped, label_logp, text_nll, int(of_cases[:, 1].sum()), of_cases)

@@ -141,7 +141,7 @@ def compute_prefix(
     order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
     groups = filled_groups(order, [lengths[number] for number in order], tokens_at_once)
     done_rows = 0
-    for numbers, outputs in side_by_side(groups, hidden_of):
+    for numbers, outputs in side_by_side([groups], hidden_of):
         hidden = stored_form(outputs)
         for i, number in enumerate(numbers):
             own_outputs[starts[number] : starts[number + 1]] = hidden[i, : lengths[number]]

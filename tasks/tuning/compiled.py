@@ -119,16 +119,8 @@ class CompiledUpdates:
             return []
 
         common = self.prefix.cases.leading
-        masks = []
-        for module in self.adapted.dropouts:
-            if self.adapted.is_everywhere(module):
-                own_length = part.length - common
-                mask = module.draw(part.case_keys, own_length, (part.leading_key, common))
-            else:
-                # In the pruned last block most modules see the scored rows alone.
-                mask = module.draw(part.case_keys, part.targets.shape[1])
-            masks.append(mx.array(mask))
-        return masks
+        own, scored = part.length - common, part.targets.shape[1]
+        return self.adapted.draw_masks(part.case_keys, own, scored, (part.leading_key, common))
 
     def _build(
         self,

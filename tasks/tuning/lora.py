@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 
@@ -20,12 +22,12 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wired_limit
 
 from tasks.runtime.backend import backend, can_wire_memory
-from tasks.runtime.device import keep_freed_memory
+from tasks.runtime.device import cores, keep_freed_memory
 from tasks.runtime.errors import BadInput
 from tasks.runtime.store import MANIFEST, verified_manifest, verify
 from tasks.spec import Recipe, Training
 from tasks.tuning.data import LEADING, Key
-from tasks.tuning.model import Stack, take_apart
+from tasks.tuning.model import Stack, head_of, take_apart
 
 Arrays = dict[str, mx.array]
 # Of a joined row (compiled.py): the key and the number of the tokens before the sequences.
@@ -94,7 +96,8 @@ class KeyedDropout(nn.Module):
         key, count = row
         size = count * self._width
         # Raw PCG64 output, four draws in 64 bits, is the same in every numpy.
-        generator = np.random.PCG64(np.random.SeedSequence((*key, *self._place)))
+        words = np.array((*key, *self._place), np.uint32)  # read three times as fast as a tuple
+        generator = np.random.PCG64(np.random.SeedSequence(words))
         draws = generator.random_raw(math.ceil(size / 4)).astype("<u8", copy=False).view("<u2")
         mask: np.ndarray = draws[:size].reshape(count, self._width) >= self._dropped_steps
         if key[-1] == LEADING:
@@ -139,9 +142,28 @@ class Adapted:
         for module, mask in zip_longest(self.dropouts, masks):
             module.set_keys(keys, leading if self.is_everywhere(module) else None, mask)
 
+    def draw_masks(
+        self, keys: Sequence[Key], positions: int, scored: int, leading: Leading | None = None
+    ) -> list[mx.array]:
+        """The masks of every module for sequences of so many positions of their own and so many scored."""
+
+        def draw(module: KeyedDropout) -> np.ndarray:
+            if self.is_everywhere(module):
+                return module.draw(keys, positions, leading)
+            # In the pruned last block most modules see the scored rows alone.
+            return module.draw(keys, scored)
+
+        return [mx.array(mask) for mask in _drawing_threads().map(draw, self.dropouts)]
+
     def is_everywhere(self, module: KeyedDropout) -> bool:
         """Whether a module is computed at every position, not only where a row is scored."""
         return module.block < self.stack.depth - 1 or module.at_every_position
+
+
+@cache
+def _drawing_threads() -> ThreadPoolExecutor:
+    """numpy draws without the GIL, and one thread is slower than a large GPU."""
+    return ThreadPoolExecutor(min(4, cores()))
 
 
 def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:
@@ -246,6 +268,9 @@ def as_computed(model: nn.Module, compute_path: str) -> Stack:
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
         model.set_dtype(mx.float32)  # modes with scales of a byte are unpacked to bfloat16, exactly
+    elif "scales" not in (head := head_of(model)):
+        # Logits are in float32, and each step would cast the whole matrix.
+        head.weight = head.weight.astype(mx.float32)
 
     model.eval()
     mx.eval(model.parameters())

@@ -29,7 +29,7 @@ import numpy as np
 
 from tasks.spec import LABELS, Recipe
 from tasks.tuning.data import Batch, EncodedCases, drawn_counts
-from tasks.tuning.model import Stack, exp_of_minus, final_norm, project
+from tasks.tuning.model import Stack, exp_of_minus, final_norm, head_of, project
 
 
 def score_rows(
@@ -40,8 +40,7 @@ def score_rows(
 
     `labels` (L,): token ids, read at the first row.
     """
-    model = stack.model
-    head = model.lm_head if "lm_head" in model else model.model.embed_tokens
+    head = head_of(stack.model)
     rows = hidden.shape[0] * hidden.shape[1]
     if rows * _size(head) * 4 <= stack.logit_bytes:
         logits = project(stack, hidden)

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import islice
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -77,7 +76,8 @@ def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
 
 def embed(stack: Stack, tokens: mx.array) -> mx.array:
     """Token ids (B, T) to the input of the first block (B, T, D)."""
-    hidden = stack.model.model.embed_tokens(tokens)
+    # The head, which may be the same matrix, is in float32 where it is not quantised.
+    hidden = stack.model.model.embed_tokens(tokens).astype(stack.dtype)
     if stack.model.model_type == "gemma3_text":
         # mlx-lm rounds this factor to bfloat16, as in the model's training; parity needs the same.
         factor = mx.array(stack.hidden_size**0.5, mx.bfloat16)
@@ -88,9 +88,13 @@ def embed(stack: Stack, tokens: mx.array) -> mx.array:
 def project(stack: Stack, hidden: mx.array) -> mx.array:
     """Final norm and head: (..., D) -> logits (..., V) in float32."""
     normed = final_norm(stack, hidden)
-    if "lm_head" in stack.model:
-        return stack.model.lm_head(normed)
-    return stack.model.model.embed_tokens.as_linear(normed)
+    head = head_of(stack.model)
+    return head(normed) if head is stack.model.get("lm_head") else head.as_linear(normed)
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The module of the head's matrix: the embedding's where they share it."""
+    return model.lm_head if "lm_head" in model else model.model.embed_tokens
 
 
 def final_norm(stack: Stack, hidden: mx.array) -> mx.array:
@@ -413,17 +417,27 @@ def additive(visible: mx.array) -> mx.array:
 Job = TypeVar("Job")
 
 
-def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
-    """(job, work(job)) in the order of the jobs, every array evaluated; on a GPU one after the other.
+def side_by_side(
+    lists: Iterable[Sequence[Job]], work: Callable[[Job], Any]
+) -> Iterator[tuple[Job, Any]]:
+    """(job, work(job)) in the order of the jobs: some of a list at once on a CPU, and on a GPU one after
+    the other, each handed over before the one before it is read.
 
-    `work` builds arrays lazily, from arrays that are evaluated.
+    `work` builds arrays lazily, on a CPU from arrays that are evaluated.
     """
-    remaining = iter(jobs)
-    while group := list(islice(remaining, len(streams()))):
+    count = len(streams())
+    handed_over: list[tuple[Job, Any]] = []
+    for group in (jobs[i : i + count] for jobs in lists for i in range(0, len(jobs), count)):
         results = []
         for job, stream in zip(group, streams(), strict=False):
             with mx.stream(stream):
                 results.append(work(job))
+
+        if count == 1:
+            mx.async_eval(results)  # type: ignore[no-untyped-call]
+            yield from handed_over
+            handed_over = [(group[0], results[0])]
+            continue
 
         # In one call: a graph handed over first would be done first.
         previous_threads = blas_threads(1) if len(group) > 1 else None
@@ -434,6 +448,8 @@ def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tu
                 blas_threads(previous_threads)
 
         yield from zip(group, results, strict=True)
+
+    yield from handed_over
 
 
 @cache

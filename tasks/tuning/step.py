@@ -270,7 +270,7 @@ def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_A
         return terms.label_loss, terms.other_loss, terms.label_logp
 
     scores_by_case: dict[int, tuple[Any, Any, Any]] = {}
-    for case_numbers, terms in side_by_side(sorted_batches(cases, tokens_at_once), terms_of):
+    for case_numbers, terms in side_by_side([sorted_batches(cases, tokens_at_once)], terms_of):
         columns = (np.array(values) for values in terms)
         scores_by_case |= zip(case_numbers, zip(*columns, strict=True), strict=True)
 

@@ -9,6 +9,7 @@ import pytest
 from flows.selection import check, select
 from tasks import identity
 from tasks.runtime import backend as backends
+from tasks.runtime import device
 from tasks.runtime.backend import CPU, CPU_PACKED, CUDA, METAL, backend, installed_version
 from tasks.runtime.errors import BadInput
 from tasks.scoring.baselines import zero_shot_id
@@ -24,8 +25,11 @@ INTEL_MAC = ("darwin", "x86_64")
 @pytest.fixture
 def on(monkeypatch, tmp_path):
 
-    def become(machine: tuple[str, str], requested: str | None = None, cuda: bool = False) -> None:
+    def become(
+        machine: tuple[str, str], requested: str | None = None, cuda: bool = False, chip: str = "Apple M4 Max"
+    ) -> None:
         system, processor = machine
+        monkeypatch.setattr(device, "chip", lambda: chip)
         monkeypatch.setattr(sys, "platform", system)
         monkeypatch.setattr(platform, "machine", lambda: processor)
         monkeypatch.setattr(backends, "NVIDIA_DEVICE", tmp_path if cuda else tmp_path / "absent")
@@ -93,6 +97,16 @@ def test_studies_of_before_keep_their_ids_on_linux_and_on_a_mac_and_new_backends
     of_before = ["458f69dabbc2", "6ac164f4c305", "957949a94f4a", "0ca00b6f6248", "25e9be39e87d", "9386f84482fe"]
     assert [id.rpartition("-")[2] for id in found[:6]] == of_before
     assert len(set(found)) == 12
+
+    # An M5 multiplies in other units, which round otherwise; its processor is as any.
+    of_chips = []
+    for chip in ("Apple M1", "Apple M5", "Apple M10 Pro"):
+        on(MAC, chip=chip)
+        of_chips.append(ids())
+        on(MAC, "cpu", chip=chip)
+        assert ids() == found[:3]
+    assert of_chips[0] == found[3:6] and of_chips[1] == of_chips[2]
+    assert set(of_chips[1][:2]).isdisjoint(found)
 
 
 def test_where_mlx_is_missing_as_on_an_intel_mac_a_sentence_says_what_it_needs(monkeypatch):

@@ -19,6 +19,7 @@ from tasks.corpus.prompts import DEFAULT, load_prompt, make_template
 from tasks.experiment import land
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_of
+from tasks.judging.fidelity import fidelity_figures
 from tasks.landing import land_failure
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import base_folder
@@ -34,6 +35,7 @@ from tasks.spec import LABELS, evaluation_id, experiments
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import load_set, load_template
 from tasks.tuning.lora import KeyedDropout, add_lora, load_variant, load_weights
+from tasks.tuning.model import project
 from tasks.tuning.rows import settings_digest
 from tasks.tuning.step import score_cases
 from tests.scoring.trained import in_stock, is_chat, lines, quiet, rows_of, score, train_and_score
@@ -340,6 +342,30 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
 
     assert figures["4"]["text_tokens"] == count
     assert figures["4"]["reference_perplexity"] == pytest.approx(np.exp(nll / count), rel=1e-4)
+
+
+def test_fidelity_holds_in_memory_neither_the_logits_of_the_sample_nor_those_of_a_long_case(study, monkeypatch):
+    spec, args, _ = study["tiny-llama", "baseline"]
+    base = base_of(spec, args)
+    whole = fidelity(spec, args, base, {"4": args["variant"]})["figures"]["4"]
+    before = {path.name for path in Path(args["home"]).iterdir()}
+    positions, kinds = [], []
+
+    def watched(stack, hidden):
+        positions.append(len(hidden))
+        return project(stack, hidden)
+
+    def figures_of(*models):
+        kinds.extend(type(one.logits) for one in models)
+        return fidelity_figures(*models)
+
+    monkeypatch.setattr(job, "project", watched)
+    monkeypatch.setattr(job, "fidelity_figures", figures_of)
+    monkeypatch.setattr(job, "LOGIT_BYTES", 16 * 4 * json.loads((base / "config.json").read_text())["vocab_size"])
+    in_blocks = fidelity(spec, args, base, {"4": args["variant"]})["figures"]["4"]
+    assert max(positions) == 16 and min(positions) < 16 and kinds == [np.memmap] * 2
+    assert all(in_blocks[name] == pytest.approx(whole[name], rel=1e-4) for name in ("vocabulary", "labels"))
+    assert {path.name for path in Path(args["home"]).iterdir()} == before
 
 
 def test_fidelity_of_a_set_with_one_case_has_no_perplexity_and_nan_is_refused(study, tmp_path):

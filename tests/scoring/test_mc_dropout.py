@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
 from tasks.corpus.prompts import Template
 from tasks.scoring import mc_dropout
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.tuning.data import EncodedCases, make_cases
-from tasks.tuning.step import label_terms
+from tasks.tuning import model
+from tasks.tuning.data import EncodedCases, make_batch, make_cases
+from tasks.tuning.step import label_terms, leading_past
 from tests.tuning import tiny
 
 PASSES = 3
@@ -82,3 +84,47 @@ def test_neither_the_size_of_the_batches_nor_the_sample_changes_a_mask(passes, t
         monkeypatch.setattr(mc_dropout, "TOKENS_AT_ONCE", tokens)
         assert passes(some) == pytest.approx(p, abs=ROUNDING)
     assert passes(some, [6, 2, 5]) == pytest.approx(p[:, [6, 2, 5]], abs=ROUNDING)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_masks_drawn_ahead_are_those_that_the_modules_draw(architecture):
+    adapted = tiny.adapted(architecture, 4, True, tiny.recipe(dropout=0.3))
+    for template in (tiny.SINGLE, tiny.MULTI):
+        prefix = tiny.no_store(adapted, with_twins(template))
+        batch = make_batch(prefix.cases, range(4))
+        keys = [(7, row.number // prefix.cases.per_case) for row in batch.rows]
+        scored = max(row.label_length for row in batch.rows)
+        past = leading_past(adapted, prefix)
+        results = []
+        for masks in ((), adapted.draw_masks(keys, batch.length - prefix.cases.leading, scored)):
+            adapted.set_dropout(keys, masks=masks)
+            results.append(np.array(label_terms(adapted, prefix, batch, past).label_logp))
+        assert (results[0] == results[1]).all()
+
+
+@pytest.fixture
+def one_stream(monkeypatch):
+    """As on a GPU."""
+    stream = mx.default_stream(mx.default_device())
+    monkeypatch.setattr(model, "streams", lambda: [stream])
+
+
+def test_a_device_computes_a_job_while_the_host_prepares_the_next_one(one_stream):
+    order = []
+
+    def work(job: int) -> mx.array:
+        order.append(f"prepare {job}")
+        return mx.array(job) * 2
+
+    for job, result in model.side_by_side([[1, 2], [3]], work):
+        assert result.item() == 2 * job
+        order.append(f"read {job}")
+    assert order == ["prepare 1", "prepare 2", "read 1", "prepare 3", "read 2", "read 3"]
+
+
+def test_one_stream_gives_the_passes_of_several(passes, one_stream, monkeypatch):
+    some = with_twins(tiny.SINGLE)
+    monkeypatch.setattr(mc_dropout, "TOKENS_AT_ONCE", 100)
+    p = passes(some)
+    monkeypatch.undo()
+    assert passes(some) == pytest.approx(p, abs=ROUNDING)

@@ -9,7 +9,9 @@ import pytest
 
 from tasks.precisions import BUILT_IN
 from tasks.scoring.mc_dropout import dropout_passes
+from tasks.tuning.lora import as_computed
 from tasks.tuning.loss import blocked_logsumexp, score_rows
+from tasks.tuning.model import embed, head_of, project, take_apart
 from tasks.tuning.step import score_cases
 from tests.tuning import tiny
 
@@ -93,3 +95,20 @@ def test_the_rows_of_a_case_have_one_mask(architecture):
     dropout_passes(adapted, tiny.no_store(adapted, some), range(6), 3, 42, lambda event: None)
     of_cases = [k for k in keys if k and len(k) > 1]
     assert of_cases and all(k[0::3] == k[1::3] == k[2::3] and len({*k}) == len(k) // 3 for k in of_cases)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_a_head_of_16_bits_is_cast_once_and_gives_the_same_logits(architecture):
+    """A step would cast the whole matrix again, which of Gemma's is 0.7 GB."""
+    model, _ = tiny.base_model(architecture)
+    model.set_dtype(mx.bfloat16)
+    before = take_apart(model)
+    hidden = embed(before, mx.array([[5, 9, 30]]))
+    logits = project(before, hidden)
+    mx.eval(hidden, logits)
+
+    stack = as_computed(model, "packed")
+    assert head_of(stack.model).weight.dtype == mx.float32
+    again = embed(stack, mx.array([[5, 9, 30]]))
+    assert again.dtype == stack.dtype == mx.bfloat16 and mx.array_equal(again, hidden)
+    assert mx.array_equal(project(stack, again), logits)

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import resource
 import signal
 import sys
 import threading
@@ -36,6 +37,13 @@ def name_processes(args, emit):
 def count_calls(args, emit):
     count_calls.calls = getattr(count_calls, "calls", 0) + 1
     return {"calls": count_calls.calls}
+
+
+def file_limits(args, emit):
+    """May open `allowed` files, and asks for others as mlx-lm does when it is imported."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (args["allowed"], args["allowed"]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, tuple(args["requested"]))
+    return {"limits": resource.getrlimit(resource.RLIMIT_NOFILE)}
 
 
 def surroundings(args, emit):
