@@ -73,7 +73,7 @@ Check = Callable[[], list[Finding]]
 
 def doctor(
     selftest: Annotated[
-        bool, typer.Option("--selftest", help="compute on tiny models, too, and write a report")
+        bool, typer.Option("--selftest", help="compute for minutes, too, and write a report")
     ] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help=REPORT)] = None,
 ) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import platform
 import socket
 import sys
@@ -26,6 +27,7 @@ from tasks.runtime.backend import os_version
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.files import file_digest
 from tasks.runtime.home import home
+from tasks.runtime.locks import ACCELERATOR
 from tests.http_server import http_server, replying
 from tests.place import ROOT, patiently, without_mlx
 from warehouse.connect import warehouse_path, writing
@@ -66,6 +68,7 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
         "timings.SLOWED_DOWN": 100.0, "timings.SUSTAINED_SECONDS": {"cpu": 0.1},
     }.items():  # fmt: skip
         monkeypatch.setattr(f"{package}.{name}", few)
+    monkeypatch.setenv(ACCELERATOR, "gpu")  # held by the child, for whose own children it must not be taken
     out = io.StringIO()
     path = tmp_path / "report.json"
     assert examine_machine(Console(file=out, width=200), selftest=True, path=path) == 0
@@ -73,6 +76,7 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
         assert words in out.getvalue()
     assert not list(home().glob("doctor-*.json"))
 
+    assert os.environ[ACCELERATOR] == ""
     report = json.loads(path.read_text())
     assert {check["name"].rpartition(": ")[2] for check in report["checks"]} >= {
         "packed against dequantised", "fidelity of packed weights",
