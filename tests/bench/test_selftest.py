@@ -353,4 +353,4 @@ def test_a_tool_that_fails_answers_none(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(conditions.subprocess, "run", run)
-    assert conditions.reading(("/usr/bin/pmset",), "x") is None
+    assert conditions.conditions()["low_power_mode"] is None

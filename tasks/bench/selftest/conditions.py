@@ -37,25 +37,27 @@ READINGS = {
     "swap": ((SYSCTL, "-n", "vm.swapusage"), r"(total = .+? free = \S+)"),
     "wired_limit_mb": ((SYSCTL, "-n", "iogpu.wired_limit_mb"), r"^(\d+)$"),
 }
-SECONDS = 20.0
 WHEELS = ("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
 
 
 def conditions() -> dict[str, str | int | None]:
     """What READINGS name, and the bytes of available memory and of swap in use by psutil."""
-    answers = {name: reading(command, pattern) for name, (command, pattern) in READINGS.items()}
+    printed = {command: output(command) for command, _ in READINGS.values()}
+    answers: dict[str, str | int | None] = {}
+    for name, (command, pattern) in READINGS.items():
+        answer = re.search(pattern, printed[command], re.MULTILINE)
+        answers[name] = answer[1].strip() if answer else None
     available, swap = psutil.virtual_memory().available, psutil.swap_memory().used
     return {**answers, "available_bytes": available, "swap_bytes": swap}
 
 
-def reading(command: tuple[str, ...], pattern: str) -> str | None:
-    """What a pattern's group takes of a command's output; None where there is no such answer."""
+def output(command: tuple[str, ...]) -> str:
+    """What a command prints; nothing where there is none, or it hangs."""
     try:
-        ended = subprocess.run(command, capture_output=True, timeout=SECONDS)
+        ended = subprocess.run(command, capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
-        return None
-    answer = re.search(pattern, ended.stdout.decode(errors="replace"), re.MULTILINE)
-    return answer[1].strip() if answer else None
+        return ""
+    return ended.stdout.decode(errors="replace")
 
 
 def wheel_tags() -> dict[str, list[str]]:

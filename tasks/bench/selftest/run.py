@@ -1,6 +1,4 @@
-"""The self-test of `triage doctor --selftest`, in a child process: whether this machine computes the
-right numbers, and how fast.
-"""
+"""The self-test of `triage doctor --selftest`, in a child process: right numbers, and how fast."""
 
 from __future__ import annotations
 
