@@ -65,7 +65,7 @@ TOO_LITTLE_DISK = 1e9
 # Folders of a Mac's user that iCloud, if it is told to, or another service synchronises.
 UPLOADED = ("Desktop", "Documents", "Library/Mobile Documents", "Library/CloudStorage")
 
-FORMAT = 1  # of the report
+FORMAT = 2  # of the report
 REPORT = "write the self-test's report to FILE, to send it in: it names no user, host or folder"
 
 Check = Callable[[], list[Finding]]
@@ -311,6 +311,7 @@ def run_selftest(console: Console) -> tuple[list[Finding], dict[str, Any]]:
 
         def show(event: Event) -> None:
             if isinstance(event, ProgressReport):
+                measured["last_check"] = event.what
                 status.update(f"self-test, {event.done + 1} of {event.of}: {event.what}")
 
         try:

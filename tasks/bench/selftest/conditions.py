@@ -34,16 +34,15 @@ READINGS = {
     "free_pages": (("/usr/bin/vm_stat",), r"^Pages free:\s+(\d+)"),
     "compressed_pages": (("/usr/bin/vm_stat",), r"^Pages occupied by compressor:\s+(\d+)"),
     "memory_pressure": ((SYSCTL, "-n", "kern.memorystatus_vm_pressure_level"), r"^(\d)$"),
-    "swap": ((SYSCTL, "-n", "vm.swapusage"), r"(total = .+? free = \S+)"),
     "wired_limit_mb": ((SYSCTL, "-n", "iogpu.wired_limit_mb"), r"^(\d+)$"),
 }
 WHEELS = ("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
 
 
-def conditions() -> dict[str, str | int | None]:
-    """What READINGS name, and the bytes of available memory and of swap in use by psutil."""
+def conditions() -> dict[str, str | float | None]:
+    """What READINGS name, and by psutil how busy it is, and bytes of available memory and of swap."""
     printed = {command: output(command) for command, _ in READINGS.values()}
-    answers: dict[str, str | int | None] = {}
+    answers: dict[str, str | float | None] = {"load_average": psutil.getloadavg()[0]}
     for name, (command, pattern) in READINGS.items():
         answer = re.search(pattern, printed[command], re.MULTILINE)
         answers[name] = answer[1].strip() if answer else None

@@ -25,6 +25,7 @@ from flows.cli.main import app
 from flows.selection import select
 from tasks.runtime.backend import os_version
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
+from tasks.runtime.events import ProgressReport
 from tasks.runtime.files import file_digest
 from tasks.runtime.home import home
 from tasks.runtime.locks import ACCELERATOR
@@ -65,7 +66,7 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
         "run.MODELS": ("tiny-llama",), "run.BITS": (4,), "engine.WIDE": {}, "engine.resumed_error": lambda one: 0.0,
         "kernels.ROWS": (1, 9), "timings.CHANGES": {"num_hidden_layers": 2, "vocab_size": 512}, "timings.BITS": (4,),
         "timings.TRAINED_BLOCKS": 1, "timings.STEP": (2, 16), "timings.SCORED": (2, 16), "timings.SLOWEST": 100.0,
-        "timings.SLOWED_DOWN": 100.0, "timings.SUSTAINED_SECONDS": {"cpu": 0.1},
+        "timings.SLOWED_DOWN": {"cpu": 100.0}, "timings.SUSTAINED_SECONDS": {"cpu": 0.1},
     }.items():  # fmt: skip
         monkeypatch.setattr(f"{package}.{name}", few)
     monkeypatch.setenv(ACCELERATOR, "gpu")  # held by the child, for whose own children it must not be taken
@@ -89,7 +90,11 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
     assert all(check["ok"] and 0 <= check["value"] <= check["limit"] and check["seconds"] >= 0 for check in errors)
     assert set(report["timings"]["4bit"]) == {"step", "stock_step", "scoring_pass", "dropout_pass"}
     assert report["timings"]["sustained"]["step_seconds"] and report["backend"]["name"] and report["wheels"]["mlx"]
-    assert report["conditions"]["before"].keys() == report["conditions"]["after"].keys() >= {"low_power_mode", "swap"}
+    assert (
+        report["conditions"]["before"].keys()
+        == report["conditions"]["after"].keys()
+        >= {"low_power_mode", "swap_bytes"}
+    )
     assert report["versions"]["mlx"] == metadata.version("mlx") and report["versions"]["Python"]
     assert report["machine"]["chip"] and report["machine"]["memory_bytes"] > 0
     assert report["machine"]["system"].startswith(platform.system().replace("Darwin", "macOS"))
@@ -104,6 +109,7 @@ CHECK = {
 
 def test_a_selftest_that_ends_is_an_error_and_its_report_holds_what_was_measured_without_folders(monkeypatch, somebody):
     def broken(function, args, log, show):
+        show(ProgressReport("wired memory limit", 1, 57))
         (Path(args["folder"]) / "measured.json").write_text(json.dumps({"checks": [CHECK], "timings": {}}))
         raise TriageError(f"The step failed: RuntimeError: no kernel {args['folder']}. Its log is {log}/child.log.")
 
@@ -113,7 +119,8 @@ def test_a_selftest_that_ends_is_an_error_and_its_report_holds_what_was_measured
     (path,) = home().glob("doctor-*.json")
     text = path.read_text()
     report = json.loads(text)
-    assert "no kernel" in report["error"] and [check["name"] for check in report["checks"]] == ["footprint"]
+    assert "no kernel" in report["error"] and report["last_check"] == "wired memory limit"
+    assert [check["name"] for check in report["checks"]] == ["footprint"]
     assert [secret for secret in somebody if secret in text] == []
 
 
