@@ -20,10 +20,8 @@ from tasks.bench.selftest.run import all_checks, described
 from tasks.precisions import BUILT_IN
 from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
 from tasks.runtime.errors import LostChild
-from tasks.scoring import mc_dropout
 from tasks.tuning import loss
-from tasks.tuning.lora import KeyedDropout
-from tasks.tuning.step import label_terms, leading_past
+from tasks.tuning.lora import Adapted, KeyedDropout
 from tests.bench.training import matmul_flops
 from tests.tuning.traced import traced_graphs
 
@@ -159,16 +157,12 @@ def masks_not_restored(monkeypatch):
 
 
 def masks_by_place_in_the_batch(monkeypatch):
-    def wrong(adapted, prefix, key):
-        past = leading_past(adapted, prefix, (*key, 0))
+    draw_masks = Adapted.draw_masks
 
-        def label_log_p(batch):
-            adapted.set_dropout([(*key, 1 + place) for place in range(len(batch.rows))])
-            return label_terms(adapted, prefix, batch, past).label_logp
+    def wrong(self, keys, *args):
+        return draw_masks(self, [(*key[:-1], 1 + place) for place, key in enumerate(keys)], *args)
 
-        return label_log_p
-
-    monkeypatch.setattr(mc_dropout, "_sample_model", wrong)
+    monkeypatch.setattr(Adapted, "draw_masks", wrong)
 
 
 def another_start(monkeypatch):
@@ -191,7 +185,7 @@ def few_blocks(monkeypatch):
         "STEP": (2, 16),
         "SCORED": (2, 16),
     }
-    for name, value in (small | {"SUSTAINED_SECONDS": {"cpu": 0.01}}).items():
+    for name, value in (small | {"SUSTAINED_SECONDS": {"cpu": 0.01}, "SLOWED_DOWN": {"cpu": 1.5}}).items():
         monkeypatch.setattr(timings, name, value)
 
 

@@ -164,14 +164,17 @@ def test_weights_are_an_error_only_if_no_model_can_be_had_at_all(monkeypatch, st
 
 
 def test_a_sweep_tries_a_source_that_did_not_answer_in_time_and_not_one_that_says_no(monkeypatch):
-    models = select("smoke").models
+    models = select("smoke").models[:1]
     gated = ("Hub", "is gated")
+
+    def try_sources(*sources):
+        monkeypatch.setattr(selection, "availabilities", lambda *args, **options: {models[0].name: list(sources)})
+        selection.refuse_without_weights(models, home(), print)
+
     for late in ("no answer within 15 s", LATE):
-        monkeypatch.setattr(selection, "availabilities", answers([gated, ("package", late)]))
-        selection.refuse_without_weights(models, home())
-    monkeypatch.setattr(selection, "availabilities", answers([gated]))
+        try_sources(gated, ("package", late))
     with pytest.raises(SourceUnavailable, match="Hub: is gated"):
-        selection.refuse_without_weights(models, home())
+        try_sources(gated)
 
 
 @pytest.mark.parametrize(
