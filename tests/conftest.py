@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from tasks.runtime import children
 from tasks.runtime.backend import VARIABLE, is_mac
-from tasks.runtime.device import load_blas, total_memory, use_device
+from tasks.runtime.device import blas_paths, load_blas, total_memory, use_device
 
 
 def compile_once() -> None:
@@ -60,6 +60,8 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each
     share_cores(max(1, (os.cpu_count() or 1) // int(workers)))
 sys.dont_write_bytecode = False  # of the tests, which pytest rewrites before it compiles them
 os.environ["MLX_ENABLE_TF32"] = "0"  # as in the child processes; read when MLX is imported
+if len(libraries := blas_paths()) > 1:  # else each test's home would measure them
+    os.environ["TRIAGE_BLAS"] = str(libraries[0])
 load_blas()
 use_device()
 settings.register_profile("gate", derandomize=True)  # whether a change lands is not left to chance

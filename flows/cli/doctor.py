@@ -40,7 +40,7 @@ from tasks.runtime.backend import (
     processor,
 )
 from tasks.runtime.children import run_child
-from tasks.runtime.device import chip, cores, total_memory
+from tasks.runtime.device import chip, cores, settle_blas, total_memory
 from tasks.runtime.errors import BadInput, Finding, Level, Locked, TriageError
 from tasks.runtime.events import Device, Event, ProgressReport
 from tasks.runtime.files import write_atomic
@@ -163,9 +163,13 @@ def computing() -> list[Finding]:
     """The speed of matrix products and the backend, as the process of a step sees them. Raises
     BadInput where MLX cannot be loaded as it is installed.
     """
+    settle_blas()
     probe = run_child("tasks.runtime.device:run", {}, home() / "logs" / "doctor-probe")
     device = Device(**probe["device"])
-    speed = f"{device.products}, {device.gflops:.0f} GFLOP/s in float32"
+    dtype = device.compute_dtype if device.on_gpu else "float32"
+    speed = f"{device.products}, {device.gflops:.0f} GFLOP/s in {dtype}"
+    for name, gflops in probe["unused"].items():
+        speed += f"; this home does not use {name} ({gflops or 'unknown'} GFLOP/s)"
     path = f"{device.backend}, {device.compute_path} in {device.compute_dtype}"
     if BACKENDS[device.backend].experimental:
         path += "; experimental"

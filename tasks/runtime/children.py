@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tasks.runtime.backend import can_fork, refuse_unusable_mlx
+from tasks.runtime.device import settle_blas
 from tasks.runtime.errors import (
     BY_NAME,
     LOST_PARENT,
@@ -144,6 +145,7 @@ def forked_steps(*modules: str) -> Iterator[None]:
     """While the block runs, steps are forked from a server that has imported `modules`; it starts
     with the first step, and ends with this process.
     """
+    settle_blas()  # which the server loads
     _forking.set_forkserver_preload([CHILD, *modules])
     was_set = _forked_steps.is_set()
     _forked_steps.set()

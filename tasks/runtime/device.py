@@ -10,29 +10,39 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
+import json
+import math
+import operator
 import os
 import re
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache, partial, reduce
 from pathlib import Path
+from timeit import repeat
 from typing import Any
 
 from tasks.runtime.backend import (
     backend,
     has_apple_gpu,
     has_cuda,
+    is_linux,
     is_mac,
     platform_name,
     processor,
 )
+from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Device, Emit, StepWarning
+from tasks.runtime.files import write_atomic
+from tasks.runtime.home import home
+from tasks.runtime.locks import locked
 
 SLOW_GFLOPS = 20.0
-SPEED_SECONDS = 3.0
+SYNC_SECONDS = 0.05  # between two waits for a device: one for a large GPU outlasts a product
 CPU_INFO = Path("/proc/cpuinfo")
 # In the order in which they are tried: MKL first, which comes with the environment on x86.
 _BLAS_PATTERNS = (
@@ -44,9 +54,6 @@ _THREAD_FUNCTIONS = (
     ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
     ("openblas_get_num_threads", "openblas_set_num_threads"),
 )
-# Rows, inner dimension and columns of the measured product: 512 tokens through an MLP of
-# SmolLM2-135M.
-_MEASURED_SHAPE = (512, 576, 1536)
 
 # Of `ri_phys_footprint` and `ri_lifetime_max_phys_footprint` in macOS's rusage_info_v4.
 _FOOTPRINT_NOW = 7
@@ -58,31 +65,87 @@ _M_TOP_PAD = -2
 _M_MMAP_THRESHOLD = -3
 
 
-@functools.cache
+@cache
 def load_blas() -> str:
-    """Load the first fast BLAS of this machine and return its name.
+    """Load the first BLAS of `blas_paths` that can be loaded and return its name.
 
     Call it before the first `import mlx.core`.
-
-    `TRIAGE_BLAS` names the library to load instead, or is `none`: stay with the wheel's own, as
-    stock mlx-lm does. A GPU needs none, and Apple's comes with macOS.
     """
-    if backend().on_gpu:
-        return backend().name
-    if is_mac():
-        return "accelerate"
-
-    requested = os.environ.get("TRIAGE_BLAS")
-    if requested == "none":
-        return "reference"
-
-    installed = [path for root, pattern in _BLAS_PATTERNS for path in sorted(root.glob(pattern))]
-    for path in [Path(requested)] if requested else installed:
+    for path in blas_paths():
         with contextlib.suppress(OSError):
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
             return path.name
 
-    return "reference"
+    return _own_products()
+
+
+def blas_paths() -> list[Path]:
+    """The fast BLAS libraries of this machine; first the one that this home stays with.
+
+    `TRIAGE_BLAS` names the only one, or is `none`: stay with the wheel's own, as stock mlx-lm does.
+    A GPU needs none, and Apple's comes with macOS.
+    """
+    if backend().on_gpu or not is_linux():
+        return []
+    if requested := os.environ.get("TRIAGE_BLAS"):
+        return [] if requested == "none" else [Path(requested)]
+
+    installed: dict[Path, Path] = {}
+    for root, pattern in _BLAS_PATTERNS:
+        for path in sorted(root.glob(pattern)):
+            installed.setdefault(path.resolve(), path)
+    choice = noted("blas")
+    return sorted(installed.values(), key=lambda path: path.name != choice)
+
+
+def _own_products() -> str:
+    """What multiplies matrices where no library is loaded."""
+    return backend().name if backend().on_gpu else "accelerate" if is_mac() else "reference"
+
+
+def speed_key(library: str | None = None) -> str:
+    """The name of the note on the speed of a library, by default of what a step would load."""
+    name = library or next((path.name for path in blas_paths()), _own_products())
+    return f"{name}, {cores()} cores"
+
+
+def note_path(name: str) -> Path:
+    """The file of a note of this home on this machine, by chip, since machines may share a home:
+    `blas`, the name of the library that it stays with, or a speed, by `speed_key`.
+    """
+    return home() / "machines" / chip().replace("/", "-") / name
+
+
+def noted(name: str) -> Any:
+    """A note's value, None where there is none."""
+    with contextlib.suppress(OSError):
+        return json.loads(note_path(name).read_text("utf-8"))
+    return None
+
+
+def settle_blas() -> None:
+    """Where an AMD processor has several BLAS libraries, let the home stay with the fastest, or, if
+    it has trainings, with the first, as until now. On Intel's the first is Intel's own.
+    """
+    speeds = dict.fromkeys(blas_paths(), 0.0)
+    if len(speeds) < 2 or "AMD" not in chip() or noted("blas"):
+        return
+
+    with locked(note_path("blas"), math.inf):
+        if noted("blas"):  # by another process, meanwhile
+            return
+        # Each in processes of its own, since a library that is loaded stays; and by turns, as other
+        # work of the machine comes and goes. One that crashes has no speed.
+        program = f"from {__name__} import run; print(run({{}}, print)['device']['gflops'])"
+        for path in (*speeds, *speeds):
+            command = [sys.executable, "-c", program]
+            env = os.environ | {"TRIAGE_BLAS": str(path), "TRIAGE_HOME": str(home())}
+            root = Path(__file__).parents[2]
+            probe = subprocess.run(command, env=env, cwd=root, capture_output=True)
+            speeds[path] = max(speeds[path], float(probe.stdout or 0))
+        is_used = any((home() / "experiments").glob("*"))
+        choice = next(iter(speeds)) if is_used else max(speeds, key=lambda path: speeds[path])
+        write_atomic(note_path("blas"), json.dumps(choice.name))
 
 
 def cores() -> int:
@@ -97,7 +160,7 @@ def blas_threads(count: int) -> int | None:
 
     Returns the number before, None where it cannot be set.
     """
-    if backend().on_gpu or load_blas() in ("accelerate", "reference"):
+    if load_blas() == _own_products():
         return None
 
     # The BLAS is in the global symbols of the process.
@@ -111,24 +174,25 @@ def blas_threads(count: int) -> int | None:
     return None
 
 
-def measure() -> Device:
-    """Describe the device, with the median speed of five float32 products."""
+def measure(at_least: float = SYNC_SECONDS) -> Device:
+    """Describe the device, with the speed of products in float32 on a CPU and bfloat16 on a GPU, of
+    as many tokens as a pass computes at once. `at_least`: see `per_second`.
+    """
     blas = load_blas()
     use_device()
     import mlx.core as mx
 
-    rows, inner, columns = _MEASURED_SHAPE
-    a = mx.random.normal((rows, inner), key=mx.random.key(0))
-    b = mx.random.normal((inner, columns), key=mx.random.key(1))
-    mx.eval(a, b, a @ b)
+    size = 960  # of a square matrix, about as large as one of SmolLM2-135M's MLP
+    dtype = mx.bfloat16 if backend().on_gpu else mx.float32
+    tokens = mx.random.normal((backend().tokens_at_once, size), dtype, key=mx.random.key(0))
+    # Scaled so that the values stay of one size in a chain of products.
+    weight = mx.random.normal((size, size), dtype, scale=size**-0.5, key=mx.random.key(1))
 
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        mx.eval(a @ b)
-        seconds.append(time.perf_counter() - start)
+    def multiply(count: int) -> None:
+        mx.eval(reduce(operator.matmul, [weight] * count, tokens))
 
-    gflops = 2 * rows * inner * columns / sorted(seconds)[2] / 1e9
+    multiply(1)
+    gflops = 2 * tokens.size * size * per_second(multiply, at_least) / 1e9
     return Device(
         backend().name,
         backend().compute_path,
@@ -138,6 +202,16 @@ def measure() -> Device:
         cores(),
         platform_name() if chip() == processor() else f"{platform_name()}, {chip()}",
     )
+
+
+def per_second(work: Callable[[int], None], at_least: float) -> float:
+    """What `work(count)` does a second: the fastest of five calls, which other work only slows, with
+    a count that grows until each takes `at_least` so many seconds.
+    """
+    count = 1
+    while (best := min(repeat(partial(work, count), number=1, timer=time.perf_counter))) < at_least:
+        count *= 2
+    return count / best
 
 
 def use_device() -> None:
@@ -171,7 +245,7 @@ def slow_blas_warning(device: Device) -> str | None:
     )
 
 
-@functools.cache
+@cache
 def chip() -> str:
     """The name of the processor as its maker gives it; the kind, e.g. `aarch64`, where the system
     does not know it.
@@ -274,7 +348,8 @@ def _footprint(number: int) -> int | None:
 
 def report_device(emit: Emit) -> Device:
     """Measure the device and report it, after a warning if it is slow: the first events of a step."""
-    device = measure()
+    # A CPU's products take long enough by themselves, and a step should not wait.
+    device = measure(SYNC_SECONDS if backend().on_gpu else 0.0)
     if warning := slow_blas_warning(device):
         emit(StepWarning(warning))
 
@@ -282,29 +357,22 @@ def report_device(emit: Emit) -> Device:
     return device
 
 
-def run_speed(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Measure the device for SPEED_SECONDS; `args` is empty. Returns the highest `gflops`.
-
-    The highest, since other work on the machine only lowers it.
-    """
-    end = time.monotonic() + SPEED_SECONDS
-    highest = measure().gflops
-    while time.monotonic() < end:
-        highest = max(highest, measure().gflops)
-    return {"gflops": highest}
-
-
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Measure the device; `args` is empty.
+    """Measure the device, and note its highest speed if there is a home; `args` is empty.
 
-    Returns `device` (the fields of Device), `warning` (a sentence or None), and `gpu` (whether MLX
-    can use one).
+    Returns `device` (the fields of Device), `warning` (a sentence or None), `gpu` (whether MLX can
+    use one), and `unused`: other libraries by name, with the noted speed or None.
     """
     device = measure()
+    if home().is_dir():
+        key = speed_key(device.blas)
+        with contextlib.suppress(BadInput):  # a plan needs no home that may be written
+            write_atomic(note_path(key), json.dumps(max(device.gflops, noted(key) or 0.0)))
     import mlx.core as mx
 
     return {
         "device": asdict(device),
         "warning": slow_blas_warning(device),
         "gpu": bool(mx.is_available(mx.gpu)),
+        "unused": {path.name: noted(speed_key(path.name)) for path in blas_paths()[1:]},
     }

@@ -2,6 +2,7 @@
 
 import pytest
 
+from flows import plan
 from flows.plan import (
     SCORING,
     TRAINING,
@@ -18,6 +19,7 @@ from flows.plan import (
 )
 from flows.selection import moves_of, select
 from tasks.corpus.vignettes.sets import sets_of
+from tasks.runtime.backend import METAL
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 
@@ -120,12 +122,30 @@ def test_a_sweep_took_about_as_long_by_step_as_is_estimated_for_its_machine():
         assert getattr(estimate, name) == pytest.approx(getattr(measured_steps, name), rel=0.25)
 
 
-def test_this_machine_is_measured_in_a_process_of_its_own_or_assumed(monkeypatch):
+def test_this_machine_is_measured_in_a_process_of_its_own_once_a_home_or_assumed(monkeypatch):
     monkeypatch.setenv("TRIAGE_BACKEND", "cpu")
     machine, speeds = this_machine()
     assert speeds.training > 0 and machine.endswith("GFLOP/s") and not home().exists()
+    home().mkdir()
+    noted = this_machine()
+    monkeypatch.setattr(plan, "run_child", None)
+    assert this_machine() == noted
     monkeypatch.setenv("TRIAGE_BACKEND", "cpu-packed")  # its shares of the speed are not known
     assert this_machine()[0] == "not measured: assumed for cpu-packed"
+
+
+@pytest.mark.parametrize(("tflops", "hours", "dropout"), [(2.7, 13, 8), (12.4, 4, 2.7)])
+def test_the_study_takes_as_long_on_macs_as_is_expected_of_their_speed(tflops, hours, dropout, monkeypatch):
+    """Speeds of 16-bit products. M4 Max: 12.3 to 12.5 in bfloat16 by torch, zzc0721/torch-performance-test-data #65.
+    M2: 76 % of 3.58 (philipturner/applegpuinfo #6), as an M1 Max reaches in llama.cpp's discussion 4167."""
+    monkeypatch.setattr(plan, "backend", lambda: METAL)
+    monkeypatch.setattr(plan, "run_child", lambda *args: {"device": {"gflops": 1000 * tflops}})
+    machine, speeds = this_machine()
+    estimate = work("paper").at(speeds)
+    print(f"{machine}: {estimate.total / 3600:.1f} h, of which dropout {estimate.dropout / 3600:.1f} h")
+    assert machine == f"{1000 * tflops:.0f} GFLOP/s"
+    assert estimate.total / 3600 == pytest.approx(hours, rel=0.3)
+    assert estimate.dropout / 3600 == pytest.approx(dropout, rel=0.3)
 
 
 def test_activations_that_are_cached_take_disk_where_they_save_enough():

@@ -310,7 +310,17 @@ def test_slow_products_have_the_remedy_of_the_probe_and_metal_that_cannot_be_use
         "threads": 2, "machine": "m",
     }  # fmt: skip
     warning = "Slow: install one with `pip install mkl`." if backend == "cpu" else None
-    monkeypatch.setattr(checks, "run_child", lambda *args: {"device": device, "warning": warning, "gpu": False})
+    probe = {
+        "device": device,
+        "warning": warning,
+        "gpu": False,
+        "unused": {"libmkl_rt.so.3": 105.2, "libblis.so": None},
+    }
+    monkeypatch.setattr(checks, "run_child", lambda *args: probe)
     speed, usable = checks.computing()
     assert (speed.level, usable.level) == levels and (warning is None or "pip install mkl" in speed.remedy)
     assert ("TRIAGE_BACKEND=cpu" in usable.remedy) == (backend == "metal")
+    assert speed.detail == (
+        f"{'BLAS reference' if backend == 'cpu' else 'GPU'}, 5 GFLOP/s in {'float32' if backend == 'cpu' else 'bfloat16'}; "
+        "this home does not use libmkl_rt.so.3 (105.2 GFLOP/s); this home does not use libblis.so (unknown GFLOP/s)"
+    )
