@@ -6,7 +6,7 @@ commands refuse in a moment.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +19,7 @@ from tasks.corpus.splits import check_examples
 from tasks.grids.grid import GRIDS, grid_path, known_models, load_grid, where
 from tasks.models.sizes import is_known, known_shape, refuse_misfits
 from tasks.models.sources.fetch import (
+    Log,
     availabilities,
     is_offered,
     is_unanswered,
@@ -237,7 +238,7 @@ def failed_cells(selection: Selection) -> list[str]:
 def check(
     selection: Selection,
     prompts: Iterable[PromptChoice] | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Log = lambda line: None,
 ) -> Path:
     """Prepare the cases, and ask whether the weights are available; returns the folder of the cases.
 
@@ -263,9 +264,7 @@ def check_cases(selection: Selection, prompts: Iterable[PromptChoice] | None = N
     return data
 
 
-def refuse_without_weights(
-    models: list[BaseModelSpec], root: Path, say: Callable[[str], None]
-) -> None:
+def refuse_without_weights(models: list[BaseModelSpec], root: Path, say: Log) -> None:
     """Raise SourceUnavailable, with the reasons, if no model is stored and no source offers one, or
     if the first source of one fails that takes no other; `say` where another takes its place.
     """

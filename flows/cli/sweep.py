@@ -91,9 +91,7 @@ Memory = Annotated[
     str | None,
     typer.Option(help="memory that a training may use, e.g. 4GB; does not change results"),
 ]
-AnyWeights = Annotated[
-    bool, typer.Option("--any-weights", help="take other weights where a model's own cannot be had")
-]
+AnyWeights = Annotated[bool, typer.Option("--any-weights", help="take any listed source's weights")]
 Failed = Annotated[bool, typer.Option("--failed", help="only what failed when it last ran")]
 Pool = Annotated[
     str | None,

@@ -106,10 +106,8 @@ def device_error(text: str) -> TriageError | None:
     """The error that the words of a library amount to, if they are about memory or the GPU."""
     words = text.lower()
     if any(word in words for word in _NO_GPU_WORDS):
-        return BadInput(
-            f"MLX cannot use this machine's GPU, as in some virtual Macs ({text.splitlines()[0]}); "
-            "set TRIAGE_BACKEND=cpu to compute on the processor."
-        )
+        problem = f"MLX cannot use this machine's GPU ({text.splitlines()[0]})"
+        return BadInput(f"{problem}; set TRIAGE_BACKEND=cpu to compute on its processor.")
     if any(word in words for word in _MEMORY_WORDS):
         return OutOfMemory(f"The step ran out of memory: {text}")
     if any(word in words for word in _GPU_WORDS):

@@ -182,8 +182,7 @@ def fetch_base(
         except SourceUnavailable as error:
             if not error.elsewhere:
                 advice = "run the command again"
-                later = sources[position + 1 :]
-                others = [describe(other) for other in later if not isinstance(other, HubSource)]
+                others = [describe(s) for s in sources[position + 1 :] if s.kind != "hub"]
                 if not error.transient:
                     advice = "no other source takes its place; correct this one, or remove it"
                 elif isinstance(source, HubSource) and others:

@@ -5,9 +5,8 @@ folder. A broken connection continues where it broke, and complete files stay in
 process starts its current file again, since huggingface_hub keeps no part of one. HF_ENDPOINT,
 HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
 
-A Hub that is busy (429, 503), or gives no answer within CONNECT_SECONDS, is asked again after each
-of `PAUSES`. If the last attempt fails too, the error is transient: the next source takes over where
-no answer came, else the Prefect task `tasks/inputs.py` starts the whole step again.
+A Hub that is busy (429, 503) or silent is asked again after each of `PAUSES`. If the last attempt
+fails too, the error is transient: without another source, the Prefect task starts the step again.
 """
 
 from __future__ import annotations
@@ -104,10 +103,7 @@ def probe(source: HubSource, patiently: bool = False) -> str:
     with explain_hub_errors(source):
         if _cached_snapshot(source):
             return "in the local Hub cache"
-        if patiently:
-            retry(lambda: _request_config(source))
-        else:
-            _request_config(source)
+        retry(lambda: _request_config(source), once=not patiently)
 
     return "reachable"
 
@@ -262,9 +258,9 @@ def _download(source: HubSource, progress: Progress) -> Path:
     return Path(snapshot)
 
 
-def retry(request: Callable[[], T], is_download: bool = False) -> T:
-    """The result of `request`, made again after each of PAUSES while the Hub answers with one of
-    BUSY_STATUSES, or not at all and PATIENT_SECONDS have not passed.
+def retry(request: Callable[[], T], once: bool = False, is_download: bool = False) -> T:
+    """The result of `request`, made `once`, or again after each of PAUSES while the Hub answers with
+    one of BUSY_STATUSES, or not at all and PATIENT_SECONDS have not passed.
 
     A download that gets no answer is not begun again: huggingface_hub has tried several times. One
     that is begun again continues with the files that are not complete.
@@ -273,7 +269,7 @@ def retry(request: Callable[[], T], is_download: bool = False) -> T:
     from huggingface_hub import errors
 
     end = time.monotonic() + PATIENT_SECONDS
-    for pause in PAUSES:
+    for pause in () if once else PAUSES:
         try:
             return request()
         except errors.HfHubHTTPError as error:
