@@ -117,8 +117,8 @@ def note_path(name: str) -> Path:
 
 
 def noted(name: str) -> Any:
-    """A note's value, None where there is none."""
-    with contextlib.suppress(OSError):
+    """A note's value, None where there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
         return json.loads(note_path(name).read_text("utf-8"))
     return None
 

@@ -99,7 +99,12 @@ _MEMORY_WORDS = ("malloc", "out of memory", "insufficient memory", "outofmemory"
 _GPU_WORDS = ("gpu timeout", "impacting interactivity", "gpu hang", "innocentvictim")
 
 # What MLX and macOS say without a GPU that MLX can use, as in a virtual Mac.
-_NO_GPU_WORDS = ("failed to load device", "[metal::device]", "for empty array", "appleparavirt")
+_NO_GPU_WORDS = (
+    "failed to load device",
+    "[metal::device]",
+    "beyond bounds for empty array",
+    "appleparavirt",
+)
 
 
 def device_error(text: str) -> TriageError | None:
