@@ -67,10 +67,7 @@ _M_MMAP_THRESHOLD = -3
 
 @cache
 def load_blas() -> str:
-    """Load the first BLAS of `blas_paths` that can be loaded and return its name.
-
-    Call it before the first `import mlx.core`.
-    """
+    """Load the first of `blas_paths` that can be loaded, before any `import mlx.core`; its name."""
     for path in blas_paths():
         with contextlib.suppress(OSError):
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
@@ -82,8 +79,7 @@ def load_blas() -> str:
 def blas_paths() -> list[Path]:
     """The fast BLAS libraries of this machine; first the one that this home stays with.
 
-    `TRIAGE_BLAS` names the only one, or is `none`: stay with the wheel's own, as stock mlx-lm does.
-    A GPU needs none, and Apple's comes with macOS.
+    `TRIAGE_BLAS` names the only one, or is `none`: the wheel's own. Elsewhere none is needed.
     """
     if backend().on_gpu or not is_linux():
         return []
@@ -205,9 +201,7 @@ def measure(at_least: float = SYNC_SECONDS) -> Device:
 
 
 def per_second(work: Callable[[int], None], at_least: float) -> float:
-    """What `work(count)` does a second: the fastest of five calls, which other work only slows, with
-    a count that grows until each takes `at_least` so many seconds.
-    """
+    """What `work(count)` does a second, in the fastest of five calls of `at_least` so many seconds."""
     count = 1
     while (best := min(repeat(partial(work, count), number=1, timer=time.perf_counter))) < at_least:
         count *= 2
