@@ -79,6 +79,9 @@ def study(**changes) -> Grid:
 def test_studies_of_before_keep_every_id_and_how_long_a_step_may_take_decides_none(monkeypatch):
     assert digests(study(), monkeypatch) == BEFORE
     assert digests(study(time_limit={"factor": 2, "floor_seconds": 5}), monkeypatch) == BEFORE
+    assert digests(study(data={"near_copies": "drop"}), monkeypatch) == BEFORE, (
+        "what is dropped changes the sets' digests"
+    )
 
 
 def test_whether_other_weights_may_be_taken_is_in_no_id_digest_or_file():

@@ -22,7 +22,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.home import ask, check_home, home
 from tasks.runtime.shared import shared_place, without_password
 from tasks.runtime.store import intact_manifest
-from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
+from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice, Training
 
 STAYS = (
     "The warehouse and landing/ stay: they hold no text, and know cases by id and digest "
@@ -44,7 +44,7 @@ Named = Annotated[
         metavar="data", help="a data set: its name, name-digest or digest, or a grid that names it"
     ),
 ]
-Asked = tuple[Data, tuple[EvaluationSet, ...], PromptChoice]
+Asked = tuple[Data, tuple[EvaluationSet, ...], PromptChoice, int]
 
 
 def request(
@@ -77,7 +77,7 @@ def request(
     ] = None,
 ) -> Asked:
     """The dataset that a command names, its evaluation sets, and the prompt: of several the first
-    with examples, which are the same in all. Raises BadInput.
+    with examples, which are the same in all; and max_tokens. Raises BadInput.
     """
     options = {
         "revision": revision,
@@ -96,7 +96,7 @@ def request(
         grid = load_grid(source)
         with_examples = [prompt for prompt in grid.prompts if load_prompt(prompt).examples]
         prompt = with_examples[0] if with_examples else grid.prompt
-        return grid.data, grid.evaluation_sets, prompt
+        return grid.data, grid.evaluation_sets, prompt, grid.training.max_tokens
 
     words: dict[str, str] = {}
     for item in label or ():
@@ -110,7 +110,7 @@ def request(
 
     named_data = Data.model_validate({"source": source, "labels": words, **options})
     embedded = (EvaluationSet(name="test_adversarial", source="embedded"),)
-    return named_data, embedded if source == "embedded" else (), DEFAULT
+    return named_data, embedded if source == "embedded" else (), DEFAULT, Training().max_tokens
 
 
 def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:
@@ -138,10 +138,10 @@ def data_check(
     """Check rows, labels, repeats, contradictions, leaks, and the recall that test can certify."""
     from tasks.corpus.check import check_data  # pandas comes with it
 
-    named_data, evaluation_sets, choice = asked
+    named_data, evaluation_sets, choice, max_tokens = asked
     stored_tokenizers = tokenizers()
     prompt = load_prompt(choice)
-    report = check_data(named_data, evaluation_sets, stored_tokenizers, prompt)
+    report = check_data(named_data, evaluation_sets, stored_tokenizers, prompt, max_tokens)
     sets = [
         {
             "set": "all (split by us)" if line.name == "all" else line.name,
@@ -196,7 +196,7 @@ def data_check(
 @of_a_dataset
 def data_card(asked: Asked) -> None:
     """Show the data card: what a dataset is, where it comes from, and what it cannot show."""
-    named_data, evaluation_sets, _ = asked
+    named_data, evaluation_sets, *_ = asked
     root = home()
     # One that no sweep has stored is prepared for it and removed: a closed terminal must leave no
     # texts behind.

@@ -18,6 +18,7 @@ IGNORE = """\
 # Written by `triage init`: cases are patients' words, and .triage/ holds copies of them.
 .triage/
 *.csv
+*.tsv
 *.jsonl
 *.parquet
 """

@@ -57,7 +57,7 @@ Source = Annotated[
 ]
 File = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="one text for each row of a .jsonl, .csv or .parquet file"),
+    typer.Option(metavar="FILE", help="one text a row: .jsonl, .csv, .tsv or .parquet"),
 ]
 Column = Annotated[str, typer.Option(help="column of the texts in the file")]
 Passes = Annotated[

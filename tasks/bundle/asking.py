@@ -157,7 +157,7 @@ def decoded_text(data: bytes) -> str:
 
 
 def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
-    """(case id, text) of each row of a .jsonl, .csv or .parquet file, one row in memory at a time.
+    """(case id, text) of each row of a .jsonl, .csv, .tsv or .parquet file, one row in memory at a time.
 
     Without a column `case_id` or `id` a case is known by the digest of its text. Raises BadInput
     for a row that cannot be used, and for a file without rows.
@@ -171,10 +171,13 @@ def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
                 f"{location}: has no column '{column}' among its {len(row)}; name the column of the "
                 "texts with --text-column, and give a CSV file without a header one."
             )
-        text = reader.text(row, location)
+        try:
+            text, case_id = reader.text(row), reader.case_id(row)
+        except BadInput as error:
+            raise BadInput(f"{location}: {error}") from None
         if len(text.encode()) > MOST_BYTES:
             raise BadInput(f"{location}: '{column}' is longer than {MOST_BYTES // 1_000_000} MB.")
-        yield reader.case_id(row, location) or f"text-{text_digest(text)}", text
+        yield case_id or f"text-{text_digest(text)}", text
 
     if number < 0:
         raise BadInput(f"{path} holds no texts; it needs rows with '{column}'.")

@@ -176,6 +176,14 @@ def _references(sources: Iterable[str]) -> list[str]:
     return sorted(references, key=str.casefold)
 
 
+def copies_card(left_out: Mapping[str, int]) -> str:
+    """The section as Markdown, for sets that copies have left. `left_out`: their number by set."""
+    counts = ", ".join(f"{name} {count}" for name, count in left_out.items())
+    return (
+        f"## Copies\n\nLeft out, as the same text or nearly it is in a set that keeps it: {counts}."
+    )
+
+
 def further_card(train: Sequence[Case]) -> str:
     """The section as Markdown, for a train set with cases about further problems."""
     cases = [case for case in train if case.group in further_problems()]

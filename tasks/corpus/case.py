@@ -15,6 +15,7 @@ from typing import get_args
 from tasks.spec import Label, SetName
 
 SETS: tuple[SetName, ...] = get_args(SetName)
+MOST_SHOWN = 20  # of what is wrong in one way, in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,13 @@ def listed(parts: Sequence[str], joiner: str = "and") -> str:
     """The parts as one phrase: `a`, `a and b`, `a, b and c`."""
     *first, last = parts
     return f"{', '.join(first)} {joiner} {last}" if first else last
+
+
+def several(parts: Sequence[object], separator: str = ", ") -> str:
+    """The first parts, and how many more there are beyond MOST_SHOWN."""
+    shown = separator.join(map(str, parts[:MOST_SHOWN]))
+    rest = len(parts) - MOST_SHOWN
+    return f"{shown} and {rest:,} more" if rest > 0 else shown
 
 
 def can_be_encoded(text: str) -> bool:

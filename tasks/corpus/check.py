@@ -29,10 +29,10 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import Prompt
 from tasks.corpus.reading.sources import Located, locate
 from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix
-from tasks.corpus.splits import COPY, limited_sets, quotas, split_shares
+from tasks.corpus.splits import COPY, LEAKS, limited_sets, quotas, split_shares
 from tasks.corpus.vignettes.sets import derive_again, evaluation_records, sets_of
 from tasks.runtime.errors import BadInput, Finding, Level
-from tasks.spec import LABELS, Data, EvaluationSet
+from tasks.spec import LABELS, Data, EvaluationSet, Training
 
 SIMILAR = 0.5  # Jaccard index from which texts are nearly the same; from COPY on they are copies
 SHOWN = 3  # places
@@ -79,13 +79,16 @@ class SetLine:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Median, 95th percentile and longest length in `unit`s of `on` measured texts."""
+    """Median, 95th percentile and longest length in `unit`s of `on` measured texts, of which `cut` are,
+    with the instruction, surely longer than a model reads.
+    """
 
     unit: str
     median: float
     high: float
     longest: int
     on: int
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,11 @@ def check_data(
     evaluation_sets: Iterable[EvaluationSet],
     tokenizers: Mapping[str, Path],
     prompt: Prompt | None = None,
+    max_tokens: int = Training().max_tokens,
 ) -> CorpusReport:
     """Read all rows and judge them. Raises BadInput for what cannot be read.
 
-    `tokenizers`: tokenizer.json files by the name to show; `prompt`: the grid's.
+    `tokenizers`: tokenizer.json files by the name to show; `prompt`, `max_tokens`: the grid's.
     """
     evaluation_sets = tuple(evaluation_sets)
     sources = [locate(data), *map(locate, evaluation_sets)]
@@ -159,16 +163,19 @@ def check_data(
     similar = _similar(rows)
     split: Split = {}
     split_finding = None
-    if not {*SETS} <= {*rows.sets}:
-        split, split_finding = _try_split(data, sources[0], lines)
+    if data.near_copies == "drop" or not {*SETS} <= {*rows.sets}:
+        split, split_finding = _try_split(data, sources, lines)
     id_columns = {entry.name for entry in evaluation_sets if entry.id_column}
     if data.id_column:
         id_columns |= {*SETS, "all"}
 
+    leak: tuple[Level, str] = ("error", LEAKS["text"][-1])
+    if data.near_copies == "drop":
+        leak = ("warning", "a copy leaves train before calibration before valid")
     findings = [
-        *_repeated_texts(rows),
+        *_repeated_texts(rows, leak),
         _repeated_ids(rows, id_columns),
-        _near_copies(rows, similar),
+        _near_copies(rows, similar, leak),
     ]
     findings += _crossing_groups(rows, {one.name for one in evaluation_sets if one.is_familiar})
     if rows.groups:
@@ -182,8 +189,15 @@ def check_data(
     if prompt is not None and prompt.examples:
         findings.append(_examples_in(rows, prompt))
 
+    lengths = _lengths(rows, tokenizers, prompt.instruction if prompt else "", max_tokens)
+    longest = max(lengths, key=lambda line: line.cut)
+    if longest.cut:
+        detail = f"at least {longest.cut} of {longest.on}, in {longest.unit}"
+        remedy = f"they lose their middle: raise training.max_tokens, which is {max_tokens}"
+        findings.append(Finding("texts that are cut", "warning", detail, remedy))
+
     places = [(rows.place(a), rows.place(b), share) for a, b, share in similar]
-    return CorpusReport(lines, findings, _lengths(rows, tokenizers), places)
+    return CorpusReport(lines, findings, lengths, places)
 
 
 def read_all(data: Data, sources: Iterable[Located]) -> Rows:
@@ -255,18 +269,19 @@ def _numbered(data: Data, sources: Iterable[Located]) -> Iterator[tuple[str, str
                 for number, case in enumerate(cases, start=1):
                     yield name, f"embedded {name}, case ", number, case
 
-        for part, paths in located.files.items():
-            name = part if isinstance(source, Data) else source.name
-            for path in paths:
-                for number, case in numbered_cases(path, source):
-                    yield name, place_prefix(path), number, case
+        part_of = {path: part for part, paths in located.files.items() for path in paths}
+        for path, number, case in numbered_cases(part_of, source):
+            name = part_of[path] if isinstance(source, Data) else source.name
+            yield name, place_prefix(path), number, case
 
 
-def _lengths(rows: Rows, tokenizers: Mapping[str, Path]) -> list[Lengths]:
+def _lengths(
+    rows: Rows, tokenizers: Mapping[str, Path], instruction: str, max_tokens: int
+) -> list[Lengths]:
     """One line per tokenizer (its tokenizer.json by name); in words where there is none."""
     from tokenizers import Tokenizer
 
-    texts = [*rows.sample, rows.longest]
+    texts = [*rows.sample, rows.longest, instruction]
     counts = {} if tokenizers else {"words": [len(text.split()) for text in texts]}
     for name, path in tokenizers.items():
         tokenizer = Tokenizer.from_file(str(path))
@@ -278,8 +293,12 @@ def _lengths(rows: Rows, tokenizers: Mapping[str, Path]) -> list[Lengths]:
 
     lines = []
     for unit, of_texts in counts.items():
-        median, high = np.quantile(of_texts[:-1], (0.5, 0.95))
-        lines.append(Lengths(unit, float(median), float(high), max(of_texts), len(rows.sample)))
+        *of_sample, longest, of_instruction = of_texts
+        median, high = np.quantile(of_sample, (0.5, 0.95))
+        # A word is a token or more, and so words show the least that is cut.
+        cut = sum(length + of_instruction > max_tokens for length in of_sample)
+        most = max(*of_sample, longest)
+        lines.append(Lengths(unit, float(median), float(high), most, len(of_sample), cut))
     return lines
 
 
@@ -308,7 +327,7 @@ def _set_lines(rows: Rows) -> list[SetLine]:
     return lines
 
 
-def _repeated_texts(rows: Rows) -> list[Finding]:
+def _repeated_texts(rows: Rows, leak: tuple[Level, str]) -> list[Finding]:
     """Rows with the same text: repeats, contradictions, texts on two sides."""
     # Rows with the same text become neighbours, in the order of the input.
     texts = rows.column("text")
@@ -330,7 +349,7 @@ def _repeated_texts(rows: Rows) -> list[Finding]:
         ("repeated rows", is_repeat, "warning", "kept once"),
         ("same text in two files of one set", is_elsewhere, "error", deletion),
         ("same text, other label", is_contradiction, "error", "correct one of the two"),
-        ("same text in two sets", is_leak, "error", deletion),
+        ("same text in two sets", is_leak, *leak),
         ("same text in two scored sets", is_scored_twice, "warning", "scored in each"),
     ]
     return [
@@ -386,7 +405,7 @@ def _similar(rows: Rows) -> SimilarTexts:
     ]
 
 
-def _near_copies(rows: Rows, similar: SimilarTexts) -> Finding:
+def _near_copies(rows: Rows, similar: SimilarTexts, leak: tuple[Level, str]) -> Finding:
     """Nearly equal texts: across sides they leak; the split keeps those of one table together."""
     every = rows.sketch.every
     basis = f" (from 1 in {every} runs of words)" if every > 1 else ""
@@ -401,7 +420,7 @@ def _near_copies(rows: Rows, similar: SimilarTexts) -> Finding:
     alike = f"most alike: {rows.place(a)} and {rows.place(b)}, {share:.0%} of their runs of words"
     detail = f"{len(similar)} pairs, {len(copies)} of them copies{basis}"
     if leaks:
-        return Finding(f"{name} across sets", "error", detail, f"delete one of the two; {alike}")
+        return Finding(f"{name} across sets", leak[0], detail, f"{leak[1]}; {alike}; all: --list")
     if not rows.is_split_by_us:
         name += " across sets"
     together = "copies are kept in one set; " if copies else ""
@@ -513,7 +532,9 @@ def _derived_labels(data: Data, evaluation_sets: Sequence[EvaluationSet]) -> Fin
     return Finding(name, "error", detail, remedy)
 
 
-def _try_split(data: Data, located: Located, lines: Sequence[SetLine]) -> tuple[Split, Finding]:
+def _try_split(
+    data: Data, sources: Sequence[Located], lines: Sequence[SetLine]
+) -> tuple[Split, Finding]:
     """The sets into which the project splits a table, or what is given as train; none where they leave
     a model nothing to learn from or to be judged by, or with too many cases to try.
     """
@@ -524,7 +545,7 @@ def _try_split(data: Data, located: Located, lines: Sequence[SetLine]) -> tuple[
         return {}, Finding(name, "warning", "not tried", remedy)
 
     try:
-        split, _ = limited_sets(data, located)
+        split, *_ = limited_sets(data, sources)
     except BadInput as error:
         # What lacks a label can still be an evaluation set.
         level: Level = "error" if all(learned[0].labels) else "warning"

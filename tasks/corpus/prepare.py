@@ -15,6 +15,7 @@ from typing import Any
 from tasks.corpus.card import (
     adversarial_card,
     contrast_card,
+    copies_card,
     data_card,
     familiar_card,
     further_card,
@@ -146,7 +147,7 @@ def _folder(root: Path, name: str, ingredients: list[dict[str, Any]]) -> Path:
 def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, Any]:
     """Fill `folder` and return what its manifest says about it."""
     located, *evaluation_sources = sources
-    sets, learned = limited_sets(data, located)
+    sets, learned, left_out = limited_sets(data, sources)
     source_of = dict.fromkeys(sets, located)
     records = list(records_of(data)) if data.source == "embedded" else []
 
@@ -160,7 +161,7 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
         else:
             paths = itertools.chain.from_iterable(source.files.values())
             cases = read_set(list(paths), columns)
-        check_apart(columns, cases, learned)
+        check_apart(columns, cases, learned, sources)
         sets[columns.name] = cases
         source_of[columns.name] = source
 
@@ -190,6 +191,7 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
     sections += [adversarial_card(name, data.seed) for name in sets if name in BANKS]
     if FAMILIAR in sets and entries[FAMILIAR].source == "embedded":
         sections.append(familiar_card(sets[FAMILIAR]))
+    sections += [copies_card(left_out)] if data.near_copies == "drop" else []
     (folder / CARD).write_text(data_card(dataset, sections), encoding="utf-8")
 
     # The revision is part of `origin`, with the commit that it means.

@@ -16,6 +16,7 @@ from tasks.corpus.case import (
     compared_digest,
     compared_group,
     from_json,
+    several,
     text_digest,
     with_one_spelling,
 )
@@ -23,17 +24,22 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.near_copies import BATCH, Sketch, near_duplicates
 from tasks.corpus.prompts import load_prompt
 from tasks.corpus.reading.sources import Located
-from tasks.corpus.reading.tables import read_set
+from tasks.corpus.reading.tables import numbered_cases, place, read_set, read_sets
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
 SHARES = {"train": 0.6, "valid": 0.1, "calibration": 0.1, "test": 0.2}
+LEAVING = ("train", "calibration", "valid")  # the set that a copy leaves first, and so on
 COPY = 0.8  # share of common runs of words from which two texts are copies of each other
 COPIES_VERSION = 2  # of how copies are found; part of the digest of what is not embedded
 
 LabelCounts = Counter[str]
 Sets = dict[str, list[Case]]
+Sources = Sequence[Located]
+"""Of the data, and of its evaluation sets."""
+Pair = tuple[str, Case, str, Case, float]
+"""Two cases that are alike, each behind the name of its set, and how much, 0 to 1."""
 
 
 def split_cases(
@@ -133,28 +139,28 @@ def quotas(counts: Mapping[str, int], limit: int) -> dict[str, int]:
     return quotas
 
 
-def limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
-    """The four sets within their limits, and what an evaluation set must be apart from. Raises
-    BadInput for leaks, an empty set, and a train set that lacks a label.
+def limited_sets(data: Data, sources: Sources) -> tuple[Sets, Sets, Counter[str]]:
+    """The four sets within their limits, what an evaluation set must be apart from, and how many
+    copies have left each. Raises BadInput for leaks, an empty set, and a train set that lacks a label.
     """
+    located = sources[0]
     shares = split_shares(data)
-    if data.source == "embedded":
-        sets = sets_of(data)
-    elif "all" in located.files:
-        sets = split_cases(read_set(located.files["all"], data), data.seed, shares)
-    else:
-        sets = {name: read_set(paths, data) for name, paths in located.files.items()}
-        # What is given as train is split: train, and what is not given.
-        missing = [name for name in ("valid", "calibration") if name not in sets]
+    sets = sets_of(data) if data.source == "embedded" else read_sets(located.files, data)
+    if "all" in sets:
+        sets = split_cases(sets["all"], data.seed, shares)
+    left_out = drop_copies(sets, sources) if data.near_copies == "drop" else Counter()
+    # What is given as train is split: train, and what is not given.
+    if missing := [name for name in ("valid", "calibration") if name not in sets]:
         total = sum(shares[name] for name in ("train", *missing))
         of_train = {name: shares[name] / total for name in ("train", *missing)}
-        sets.update(split_cases(sets["train"], data.seed, of_train))
-        sets = {name: sets[name] for name in SETS}  # in the order of SETS, not of the files
+        sets |= split_cases(sets["train"], data.seed, of_train)
+    sets = {name: sets[name] for name in SETS}  # in the order of SETS, not of the files
 
     # Before the limits: what one grid leaves out, a grid with other limits may take.
-    check_sets(sets)
+    check_sets(sets, sources)
     learned: Sets = {name: sets[name] for name in SETS if name != "test"}
-    if "all" in located.files:  # all of it: the seed decides which cases go to test
+    if "all" in located.files and data.near_copies == "refuse":
+        # All of it: the seed decides which cases go to test.
         cases_of_table = [case for cases in sets.values() for case in cases]
         learned = {"the table that is split": cases_of_table}
 
@@ -172,7 +178,7 @@ def limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
             f"{data.source}: train has no case labelled {lacking[0]}, and the other sets have "
             f"{count}; add some, or give more groups so that each set gets all labels."
         )
-    return sets, learned
+    return sets, learned, left_out
 
 
 def split_shares(data: Data) -> dict[str, float]:
@@ -181,27 +187,50 @@ def split_shares(data: Data) -> dict[str, float]:
     return {name: shares[name] for name in SETS}
 
 
-def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
-    """Refuse the same text, id, group or near copies in two sets. Raises BadInput, which names cases
-    by id only.
+def drop_copies(sets: Sets, sources: Sources) -> Counter[str]:
+    """Take copies out of the sets, of two cases that of the set which is earlier in LEAVING; returns
+    how many have left each. Nothing leaves test and evaluation sets, which may share cases.
     """
-    if leak := _leak(sets, ("text", "id", "group")):
-        raise BadInput(leak)
+    scored = list(sets["test"])
+    for source in sources[1:]:
+        scored += read_set(list(itertools.chain(*source.files.values())), source.columns)
+    left_out = Counter({name: 0 for name in LEAVING if name in sets})
+    order = [*left_out, "test"]
+    while pairs := _copies({name: sets[name] for name in left_out} | {"test": scored}):
+        gone: set[tuple[str, str]] = set()
+        # Those with test first, since a case that leaves makes no other one a copy.
+        for leaves, case, stays, other, _ in sorted(pairs, key=lambda pair: -order.index(pair[2])):
+            if (stays, other.case_id) not in gone:
+                gone.add((leaves, case.case_id))
+        left_out.update(name for name, _ in gone)
+        for name in left_out:
+            sets[name] = [case for case in sets[name] if (name, case.case_id) not in gone]
+    return left_out
 
 
-def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: Sets) -> None:
+def check_sets(sets: Sets, sources: Sources = ()) -> None:
+    """Refuse the same text, id, group or near copies in two sets. Raises BadInput, which names all of
+    them by file and line, or by set and id where `sources` has no file.
+    """
+    if leaks := _leaks(sets, ("text", "id", "group"), sources):
+        raise BadInput(leaks)
+
+
+def check_apart(
+    evaluation_set: EvaluationSet, cases: Sequence[Case], learned: Sets, sources: Sources = ()
+) -> None:
     """Refuse a text, near copy or group of what models learn or choose thresholds from; the familiar
     set is about groups of train.
 
-    `learned`: its cases by the name for the error. Raises BadInput, with cases named by id only.
+    `learned`: its cases by the name for the error. Raises BadInput, as `check_sets` does.
     """
     for name, of_name in learned.items():
         is_kin = evaluation_set.is_familiar and name == "train"
-        sets = {name: of_name, evaluation_set.name: cases}
-        if leak := _leak(sets, ("text",) if is_kin else ("text", "group")):
+        sets = {name: of_name, evaluation_set.name: list(cases)}
+        if leaks := _leaks(sets, ("text",) if is_kin else ("text", "group"), sources):
             raise BadInput(
                 f"The evaluation set {evaluation_set.name} ({evaluation_set.source}) is not apart "
-                f"from {name}: {leak}"
+                f"from {name}: {leaks}"
             )
 
 
@@ -209,38 +238,61 @@ def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: S
 LEAKS: dict[str, tuple[Callable[[Case], str | None], str, str]] = {
     "text": (
         lambda case: compared_digest(case.text),
-        "has the same text as",
-        "delete one of the two",
+        "The same text, or nearly it, is in two sets",
+        'delete one of each two, or write near_copies = "drop" under [data] (--set '
+        "data.near_copies=drop), so that copies leave train, calibration and valid, and never test",
     ),
-    "id": (lambda case: case.case_id, "has the id of", "give each case its own id"),
+    "id": (lambda case: case.case_id, "The same id is in two sets", "give each case its own id"),
     "group": (
         lambda case: None if case.group is None else compared_group(case.group),
-        "is of the same group as",
+        "The same group is in two sets",
         "keep a group's cases in one set, or rename it in one if only the names are the same",
     ),
 }
 
 
-def _leak(sets: Mapping[str, Sequence[Case]], kinds: Sequence[str]) -> str | None:
-    """The first thing of these kinds, or near copy, that two sets share, as a sentence."""
-    for key_of, wrong, remedy in (LEAKS[kind] for kind in kinds):
-        first: dict[str, tuple[str, Case]] = {}
-        for name, case in ((name, case) for name, cases in sets.items() for case in cases):
-            key = key_of(case)
-            first_set, same = (name, case) if key is None else first.setdefault(key, (name, case))
-            if first_set != name:
-                return (
-                    f"Case {case.case_id} in {name} {wrong} case {same.case_id} in {first_set}; "
-                    f"{remedy}."
-                )
+def _leaks(sets: Sets, kinds: Sequence[str], sources: Sources) -> str:
+    """All that two sets share of these kinds, as sentences; empty where they share nothing."""
+    pairs_of = {kind: _copies(sets) if kind == "text" else _pairs(sets, kind) for kind in kinds}
+    # By the set that a file holds, or the part that sets are split off.
+    places = {
+        (getattr(source.columns, "name", part), case.case_id): place(Path(path.name), number)
+        for source in (sources if any(pairs_of.values()) else ())
+        for part, paths in source.files.items()
+        for path, number, case in numbered_cases(paths, source.columns)
+    }
 
-    for first_set, same, name, case, share in near_duplicates(sets, COPY)[:1]:
-        return (
-            f"Case {case.case_id} in {name} is nearly the same text as case {same.case_id} in "
-            f"{first_set} ({share:.0%} of their runs of words); delete one of the two, or keep both "
-            "in one set."
-        )
-    return None
+    def place_of(name: str, case: Case) -> str:
+        keys = [(part, case.case_id) for part in (name, "all", "train")]
+        return next(filter(None, map(places.get, keys)), f"case {case.case_id} of {name}")
+
+    leaks = []
+    for kind, pairs in pairs_of.items():
+        shown = [
+            f"{place_of(b, second)} and {place_of(a, first)}" + f" ({share:.0%})" * (kind == "text")
+            for a, first, b, second, share in pairs
+        ]
+        _, wrong, remedy = LEAKS[kind]
+        leaks += [f"{wrong} ({len(pairs)}): {several(shown, '; ')}; {remedy}."] * bool(pairs)
+    return " ".join(leaks)
+
+
+def _copies(sets: Sets) -> list[Pair]:
+    """Every two cases of two sets with the same text or nearly it, and their likeness, 0 to 1."""
+    pairs = [*_pairs(sets, "text"), *near_duplicates(sets, COPY)]
+    return list({(a, x.case_id, b, y.case_id): (a, x, b, y, n) for a, x, b, y, n in pairs}.values())
+
+
+def _pairs(sets: Sets, kind: str) -> list[Pair]:
+    """The first case with each id, group or text, with one of each further set that has it."""
+    pairs: dict[tuple[str, str], Pair] = {}
+    first: dict[str, tuple[str, Case]] = {}
+    for name, case in ((name, case) for name, cases in sets.items() for case in cases):
+        key = LEAKS[kind][0](case)
+        first_set, same = (name, case) if key is None else first.setdefault(key, (name, case))
+        if first_set != name:
+            pairs.setdefault((str(key), name), (first_set, same, name, case, 1.0))
+    return list(pairs.values())
 
 
 def check_examples(folder: Path, choices: Iterable[PromptChoice]) -> None:

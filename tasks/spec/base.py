@@ -319,6 +319,11 @@ class Data(Columns):
         " which no other set has; needs `seed = 42`",
     )
     seed: int = Field(default=42, description="seed of the embedded cases and of the split")
+    near_copies: Annotated[Literal["refuse", "drop"], OMITTED_AT_DEFAULT] = Field(
+        default="refuse",
+        description="what becomes of nearly the same text in two sets; `drop`: it leaves train before"
+        " calibration before valid, and never test or an evaluation set",
+    )
     limits: dict[SetName, Annotated[int, Field(ge=3)]] = Field(
         default_factory=dict, description="largest number of cases per set, stratified by label"
     )

@@ -22,6 +22,7 @@ from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS
 from tasks.corpus.check import CorpusReport, check_data
 from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.prompts import load_prompt
 from tasks.grids.grid import GRIDS, known_models
 from tasks.judging.intervals import clopper_pearson
 from tasks.models.convert import run_quantize
@@ -241,6 +242,21 @@ def test_lengths_in_tokens_are_those_of_an_even_sample_and_of_the_longest_text(t
     assert check_data(table, (), {"tiny": path}).lengths == lines
 
 
+def test_texts_that_a_model_cannot_read_whole_are_counted_in_words_or_in_tokens_with_the_instruction(tmp_path):
+    entries = [*rows(30), *({"text": " ".join(["so"] * count), "label": "GP"} for count in (90, 99, 100))]
+    table = Data(source=str(write(tmp_path / "a.jsonl", entries)))
+    prompt = load_prompt()
+    room = 98 + len(prompt.instruction.split())
+    cut = finding_of(check_data(table, (), {}, prompt, room), "texts that are cut")
+    assert (cut.level, cut.detail) == ("warning", "at least 2 of 33, in words") and f"is {room}" in cut.remedy
+    assert not any(one.name == "texts that are cut" for one in check_data(table, (), {}, prompt, room + 2).findings)
+    write_tiny_tokenizer(tmp_path, chat=True)
+    tokens = finding_of(
+        check_data(table, (), {"tiny": tmp_path / "tokenizer.json"}, prompt, room), "texts that are cut"
+    )
+    assert tokens.detail.endswith("of 33, in tiny tokens") and int(tokens.detail.split()[2]) >= 2
+
+
 def test_the_embedded_sets_of_a_grid_pass_with_their_labels_derived_again():
     result = run("check", str(GRIDS / "paper.toml"))
     assert result.exit_code == 0 and "6600 of 6600" in result.output and "Checks that fail: 0." in result.output
@@ -258,7 +274,7 @@ def test_the_command_exits_0_1_or_2_and_measures_in_the_tokens_of_each_stored_mo
     monkeypatch.setattr(sys, "argv", ["triage", "data", "check", str(bad)])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 2 and f"{bad}, line 1: has the unknown label" in capsys.readouterr().err
+    assert ended.value.code == 2 and f"{bad}, line 1: has an unknown label" in capsys.readouterr().err
 
 
 def test_columns_and_label_words_can_be_given_on_the_command_line(tmp_path, monkeypatch):

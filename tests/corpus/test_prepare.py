@@ -150,6 +150,92 @@ def test_shares_of_the_sets_are_a_setting_and_embedded_cases_do_not_use_it(tmp_p
         Data.model_validate({"set_shares": shares | {"test": 0.2}})
 
 
+def long_text(start: int, words: int = 40) -> str:
+    return " ".join(f"w{n}" for n in range(start, start + words))
+
+
+def planted_copies(folder: Path) -> Path:
+    """Four given sets of ten cases each, with copies across them; each file's first line is a sound case."""
+    folder.mkdir()
+    copies = {
+        "train": {"a": long_text(100), "b": long_text(200), "e": long_text(500)},
+        "valid": {"b": long_text(200) + " now", "d": long_text(400), "e": long_text(504)},
+        "calibration": {"b": long_text(200) + " please", "c": long_text(300)},
+        "test": {
+            "a": long_text(100) + " thanks",
+            "c": long_text(300),
+            "d": "oh " + long_text(400),
+            "e": long_text(508),
+        },
+    }
+    for n, (name, texts) in enumerate(copies.items()):
+        sound = {str(i): long_text(10_000 * (n + 1) + 100 * i) for i in range(10)}
+        cases = [Case(f"{name}-{key}", text, LABELS[i % 3]) for i, (key, text) in enumerate((sound | texts).items())]
+        (folder / f"{name}.jsonl").write_text("".join(to_json(case) + "\n" for case in cases))
+    return folder
+
+
+def test_copies_in_given_sets_are_refused_all_at_once_or_leave_train_first_and_never_test(tmp_path):
+    source = planted_copies(tmp_path / "given")
+    sentence = refused(Data(source=str(source)), tmp_path)
+    # Three of b, one of a, c and d each, and e twice, whose ends are no copies of each other.
+    assert "is in two sets (8): test.jsonl, line 12 and calibration.jsonl, line 12 (100%); " in sentence
+    assert "valid.jsonl, line 13 and train.jsonl, line 13 (80%)" in sentence and "w1" not in sentence
+    assert 'write near_copies = "drop" under [data] (--set data.near_copies=drop)' in sentence
+    assert check_data(Data(source=str(source)), (), {}).errors == 2
+
+    data = Data(source=str(source), near_copies="drop")
+    folder = prepare_dataset(data, tmp_path)
+    copies = {name: [case.case_id[-1] for case in lines(folder, name)[10:]] for name in SETS}
+    assert copies == {"train": ["e"], "valid": ["b"], "calibration": [], "test": ["a", "c", "d", "e"]}
+    assert "a set that keeps it: train 2, calibration 2, valid 2." in (folder / prepare.CARD).read_text()
+    assert not check_data(data, (), {}).errors
+
+
+def test_what_copies_leave_is_split_and_copies_of_an_evaluation_set_leave_the_learned_sets_alone(tmp_path):
+    source = planted_copies(tmp_path / "given")
+    for name in ("valid", "calibration"):
+        (source / f"{name}.jsonl").unlink()
+    outside = tmp_path / "clinic.jsonl"
+    outside.write_text(
+        to_json(Case("x", long_text(200) + " soon", "ED")) + "\n" + to_json(Case("y", long_text(300), "GP"))
+    )
+    clinic = EvaluationSet(name="clinic", source=str(outside))
+    data = Data(source=str(source), near_copies="drop")
+    folder = prepare_dataset(data, tmp_path, (clinic,))
+    cases = [case.case_id for name in SETS[:3] for case in lines(folder, name)]
+    assert sorted(cases) == sorted(["train-e", *(f"train-{i}" for i in range(10))])
+    assert len(lines(folder, "test")) == 14 and len(lines(folder, "clinic")) == 2
+    assert "it: train 2." in (folder / prepare.CARD).read_text()
+
+    table = tmp_path / "table.jsonl"
+    rows = [to_json(Case(f"c{i}", long_text(100 * i), LABELS[i % 3])) + "\n" for i in range(60)]
+    for seed in (0, 1, 2):  # the seed decides which of the copies go to test, where they stay
+        table.write_text("".join(rows))
+        outside.write_text("".join(to_json(Case(f"x{i}", long_text(100 * i) + " now", "GP")) + "\n" for i in range(12)))
+        folder = prepare_dataset(Data(source=str(table), seed=seed, near_copies="drop"), tmp_path, (clinic,))
+        assert {case.case_id for name in SETS[:3] for case in lines(folder, name)}.isdisjoint(
+            f"c{i}" for i in range(12)
+        )
+        assert len(lines(folder, "test")) == 12 and sum(len(lines(folder, name)) for name in SETS) < 60
+
+
+def test_more_pairs_than_are_shown_are_counted_and_the_setting_adds_nothing_to_a_digest_at_its_default(tmp_path):
+    source = tmp_path / "given"
+    source.mkdir()
+    for name, more in (("train", ""), ("test", " now")):
+        cases = [Case(f"{name}-{i}", long_text(100 * i) + more, LABELS[i % 3]) for i in range(30)]
+        (source / f"{name}.jsonl").write_text("".join(to_json(case) + "\n" for case in cases))
+    sentence = refused(Data(source=str(source)), tmp_path)
+    assert "(30): " in sentence and sentence.count("test.jsonl, line") == 20 and " and 10 more; delete" in sentence
+
+    default, refuse, drop = ({}, {"near_copies": "refuse"}, {"near_copies": "drop"})
+    of = [
+        ingredients_of(locate(Data.model_validate({"source": str(source), **more}))) for more in (default, refuse, drop)
+    ]
+    assert of[0] == of[1] != of[2] and "near_copies" not in of[0]["columns"]
+
+
 def refused(data: Data, root: Path) -> str:
     with pytest.raises(BadInput) as caught:
         prepare_dataset(data, root)
@@ -188,7 +274,7 @@ def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path)
     assert "only some tables that are named like sets" in refusal()
     (source / "valid.jsonl").unlink()
     write(source / "test.jsonl", 57, 6)
-    assert "in test has the same text as case c57 in" in refusal()
+    assert "is in two sets (3): test.jsonl, line 1 and train.jsonl, line 58 (100%); test.jsonl, line 2 and" in refusal()
     write(source / "test.jsonl", 90, 6)
     (source / "train.jsonl").write_text("".join(to_json(Case(f"c{i}", f"t{i}", "GP")) + "\n" for i in range(30)))
     assert "train has no case labelled ED, and the other sets have 2; add some" in refusal()

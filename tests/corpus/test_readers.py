@@ -12,6 +12,7 @@ import pytest
 
 from tasks.corpus.case import Case, from_json, text_digest, to_json
 from tasks.corpus.check import check_data
+from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.reading.sources import check_local
 from tasks.corpus.reading.tables import read_set
 from tasks.runtime.errors import BadInput
@@ -47,7 +48,7 @@ def test_a_case_survives_its_line_of_json():
     assert "\n" not in to_json(case)
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "excel", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "excel", "parquet", "tsv"])
 def test_the_same_rows_give_the_same_cases_from_every_kind_of_file(kind, tmp_path):
     content = 'text,label\r\nChest pain since noon,ED\r\n"A cold, day two",home \r\n'
     path = jsonl(tmp_path, *GOOD)
@@ -58,6 +59,8 @@ def test_the_same_rows_give_the_same_cases_from_every_kind_of_file(kind, tmp_pat
         path = csv(tmp_path, content)
     elif kind == "excel":
         path = csv(tmp_path, "\ufeff" + re.sub(",(?=ED|home|label)", ";", content))
+    elif kind == "tsv":
+        path = csv(tmp_path, re.sub(",(?=ED|home|label)", "\t", content)).rename(tmp_path / "a.tsv")
 
     cases = read_set([path], Data())
     assert [(c.text, c.label) for c in cases] == [("Chest pain since noon", "ED"), ("A cold, day two", "HOME")]
@@ -142,8 +145,40 @@ def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_optio
 )
 def test_an_unknown_value_that_looks_like_a_label_is_shown_as_toml_can_read_it(word, tmp_path):
     message = refusal(jsonl(tmp_path, {"text": "a", "label": word}))
-    line = re.search(r'map it under \[data\.labels\]: (.* = "ED") ', message)
-    assert line is not None and tomllib.loads(line[1]) == {word: "ED"}
+    line = re.search(r"write in \[data\], .*: (labels = {.*}) ", message)
+    assert line is not None and tomllib.loads(line[1]) == {"labels": {word.casefold(): "?"}}
+
+
+def test_all_rows_that_are_no_cases_are_named_at_once_with_one_line_for_all_unknown_labels(tmp_path):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    words = ["urgent", "Urgent ", "soon", "", "see chest pain note", "ED", "later"]
+    rows = [{"text": f"story {n}", "label": words[n % 7]} for n in range(21)] + [{"text": " ", "label": "ED"}]
+    jsonl(folder, *rows).rename(folder / "train.jsonl")
+    jsonl(folder, {"text": "story", "label": "now"}, {"text": "b", "label": "ED"}).rename(folder / "test.jsonl")
+    data = Data(source=str(folder), labels={"later": "GP"})
+    train, *_ = said = [str(folder / f"{name}.jsonl") for name in ("train", "test")]
+    for use in (lambda: prepare_dataset(data, tmp_path / "home"), lambda: check_data(data, (), {})):
+        with pytest.raises(BadInput) as caught:
+            use()
+        sentence = str(caught.value)
+        assert f"{train}, line 1 (also 2, 3, 8, 9, 10, 15, 16, 17): has an unknown label." in sentence
+        assert f"{train}, line 4 (also 11, 18): has no label" in sentence and "line 22: 'text' is empty" in sentence
+        assert f"{train}, line 5 (also 12, 19): has an unknown label in 'label', which is not shown" in sentence
+        assert "chest" not in sentence and f"{said[1]}, line 1: has an unknown label." in sentence
+        assert "with their rows: 'urgent' (6), 'soon' (3), 'now' (1); correct them" in sentence
+        line = re.search(r"labels = {.*}", sentence)
+        assert line is not None
+        assert tomllib.loads(line[0])["labels"] == {"later": "GP", "urgent": "?", "soon": "?", "now": "?"}
+
+
+def test_all_contradictions_of_a_file_are_named_at_once(tmp_path):
+    rows = [{"text": f"story {n % 4}", "label": ("ED", "GP")[n // 4]} for n in range(8)]
+    message = refusal(jsonl(tmp_path, *rows))
+    assert all(
+        f"line {n + 4}: is labelled GP, but {tmp_path}/a.jsonl, line {n} has the same" in message for n in range(1, 5)
+    )
+    assert message.count("correct one of the two rows") == 1
 
 
 @pytest.mark.parametrize(
@@ -152,7 +187,7 @@ def test_an_unknown_value_that_looks_like_a_label_is_shown_as_toml_can_read_it(w
 )
 def test_a_short_text_in_the_label_column_is_not_repeated_but_its_place_is(text, tmp_path):
     message = refusal(jsonl(tmp_path, GOOD[0], {"text": "ED", "label": text}))
-    assert text not in message and f"line 2: has an unknown label of {len(text)} characters in 'label'" in message
+    assert text not in message and "line 2: has an unknown label in 'label', which is not shown" in message
     assert "(--label WORD=ED)" in message and "label_column (--label-column)" in message
 
 
@@ -178,6 +213,11 @@ def test_ids_that_are_empty_or_repeated_are_refused_with_their_rows_and_repeats_
         ("Chest pain", "ED", "line 1: holds a label, so that it seems to be a case"),
         ("chest pain", "urgent", "of 10 characters"),
         ("Freitext", "urgent", "'Freitext'"),
+        ("Patient message (free text)", "urgent", "'Patient message (free text)'"),
+        ("Case no. 2024", "urgent", "'Case no. 2024'"),
+        ("Case no. 12345", "urgent", "of 14 characters"),
+        ("message for the doctor: chest pain", "urgent", "of 34 characters"),
+        ("12 / 3", "urgent", "of 6 characters"),
         ("主訴", "urgent", "'主訴'"),
         ("9434765919", "urgent", "of 10 characters"),
         ("胸が痛いです", "urgent", "of 6 characters"),

@@ -274,20 +274,41 @@ def grouped(path: Path, start: int, groups: list[str]) -> Path:
     return path
 
 
-ONE_TABLE = "not apart from the table that is split: Case"
+BOTH = "clinic.jsonl, line 1 and train.jsonl, line"
+ONE_TABLE = "not apart from the table that is split: The same"
 
 
 @pytest.mark.parametrize(
     ("is_one_table", "groups", "copied", "sentence"),
     [
         (False, ["other", "test-1"], None, ""),
-        (False, ["train-1"], None, "clinic .* not apart from train: Case .* is of the same group .* rename it"),
+        (
+            False,
+            ["train-1"],
+            None,
+            f"clinic .* not apart from train: The same group .*: {BOTH} 1; .* rename it",
+        ),
         (False, ["valid-1"], None, "not apart from valid"),
         (False, ["calibration-1"], None, "not apart from calibration"),
-        (False, ["other"], str.upper, "not apart from train: Case .* has the same text as case"),
-        (False, ["other"], "{} Thanks".format, "not apart from train: Case .* is nearly the same text"),
-        (True, ["test-1"], None, f"{ONE_TABLE} .* is of the same group"),
-        (True, ["other"], "{} Thanks".format, f"{ONE_TABLE} .* is nearly the same text"),
+        (
+            False,
+            ["other"],
+            str.upper,
+            f"not apart from train: The same text, .*: {BOTH} 6 .100%.; delete",
+        ),
+        (
+            False,
+            ["other"],
+            "{} Thanks".format,
+            f"not apart from train: The same text, or nearly it, .*: {BOTH} 6 .9",
+        ),
+        (True, ["test-1"], None, f"{ONE_TABLE} group is in two sets .1.: clinic.jsonl, line 1 and all.jsonl, line "),
+        (
+            True,
+            ["other"],
+            "{} Thanks".format,
+            f"{ONE_TABLE} text, or nearly it, .*clinic.jsonl, line 1 and all.jsonl, line 6",
+        ),
     ],
 )
 def test_an_evaluation_set_may_share_with_test_and_with_nothing_that_is_learned_from(

@@ -1,14 +1,13 @@
 """One row of a user's table as a case: its columns, its label word and its text. Every error names the
-place, the reason and the remedy, and shows nothing that may be a patient's words.
+reason and the remedy, and shows nothing that may be a patient's words; `tables.py` adds the place.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import shlex
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -42,6 +41,14 @@ priority red routine see seen self semi severity soon standard stay the threaten
 tomorrow triage urgency urgent very visit wait week within yellow
 """
 
+# What columns are named by, beside the words of labels: no word of a complaint.
+WORDS_OF_COLUMNS = f"""{WORDS_OF_LABELS}
+age case chief code comment complaint content date decision description diagnosis disposition final
+free freetext gold group id input key kind label labels line message messages name narrative no note
+notes nr number original outcome patient presenting question rationale reason record remark reviewer
+row s set sex site source subgroup summary symptoms target text time title topic type value words year years
+"""
+
 
 class RowReader:
     """Turns rows with these columns into cases. Raises BadInput for contradicting label words."""
@@ -49,6 +56,7 @@ class RowReader:
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
         self.words = label_words(columns)
+        self.unknown: Counter[str] = Counter()  # rows of each other word that may be shown
         # The columns that every row must have, and those that a row may lack, but not all of a file.
         self.required: list[NamedColumn] = []
         self.optional = [(name, "one of subgroup_columns") for name in columns.subgroup_columns]
@@ -57,24 +65,21 @@ class RowReader:
                 of = self.optional if kind == "rationale" else self.required
                 of.append((name, f"{kind}_column (--{kind}-column)"))
 
-    def case(self, row: Row, location: str) -> Case:
-        """The case of a row. `location`: its place, for the error. Raises BadInput."""
-        if missing := [column for column in self.required if column[0] not in row]:
-            raise missing_columns(location, row, missing)
-
+    def case(self, row: Row) -> Case:
+        """The case of a row with all required columns. Raises BadInput."""
         columns = self.columns
-        text = self.text(row, location)
-        group = _scalar(row, columns.group_column or "group", location)
+        text = self.text(row)
+        group = _scalar(row, columns.group_column or "group")
         rationale = ""
         if columns.rationale_column:
-            rationale = _scalar(row, columns.rationale_column, location)
+            rationale = _scalar(row, columns.rationale_column)
 
         subgroup = {}
         for column in columns.subgroup_columns:
-            name = without_zero_decimals(_scalar(row, column, location))
+            name = without_zero_decimals(_scalar(row, column))
             if len(name) > LONGEST_SUBGROUP:
                 raise BadInput(
-                    f"{location}: '{column}' holds {len(name)} characters, too many for a "
+                    f"'{column}' holds {len(name)} characters, too many for a "
                     f"subgroup's name; write at most {LONGEST_SUBGROUP}, or remove it from "
                     "subgroup_columns."
                 )
@@ -82,67 +87,60 @@ class RowReader:
                 subgroup[column] = name
 
         return Case(
-            case_id=self.case_id(row, location) or f"text-{text_digest(text)}",
+            case_id=self.case_id(row) or f"text-{text_digest(text)}",
             text=text,
-            label=self._label(row, location),
+            label=self._label(row),
             group=without_zero_decimals(group) or None,
             subgroup=subgroup,
             rationale=rationale or None,
         )
 
-    def text(self, row: Row, location: str) -> str:
+    def text(self, row: Row) -> str:
         """The text of a row, without space around it."""
         column = self.columns.text_column
         value = row[column]
         if not isinstance(value, str):
             raise BadInput(
-                f"{location}: '{column}' is no text but {type(value).__name__}; write it as one "
-                "string."
+                f"'{column}' is no text but {type(value).__name__}; write it as one string."
             )
 
-        text = _checked(value.strip(), location)
+        text = _checked(value.strip())
         if is_blank(text):
-            raise BadInput(f"{location}: '{column}' is empty; fill it in or delete the row.")
+            raise BadInput(f"'{column}' is empty; fill it in or delete the row.")
         return text
 
-    def case_id(self, row: Row, location: str) -> str:
+    def case_id(self, row: Row) -> str:
         """The row's id, or an empty text where the user names no id column and the row has none."""
         column = self.columns.id_column
         if column is None:
             names = (name for name in ID_COLUMNS if row.get(name) is not None)
-            return next((_scalar(row, name, location) for name in names), "")
+            return next((_scalar(row, name) for name in names), "")
 
-        case_id = _scalar(row, column, location)
+        case_id = _scalar(row, column)
         if not case_id:
             raise BadInput(
-                f"{location}: '{column}' is empty; give each case its own id, or leave id_column "
+                f"'{column}' is empty; give each case its own id, or leave id_column "
                 "(--id-column) out."
             )
         return case_id
 
-    def _label(self, row: Row, location: str) -> Label:
+    def _label(self, row: Row) -> Label:
         column = self.columns.label_column
-        word = _scalar(row, column, location)
-        if label := self.words.get(normal_text(without_zero_decimals(word))):
+        word = _scalar(row, column)
+        compared = normal_text(without_zero_decimals(word))
+        if label := self.words.get(compared):
             return label
 
         if not word:
-            raise BadInput(
-                f"{location}: has no label; write ED, GP or HOME in '{column}', or delete the row."
-            )
+            raise BadInput(f"has no label; write ED, GP or HOME in '{column}', or delete the row.")
         if not may_be_shown(word):
             raise BadInput(
-                f"{location}: has an unknown label of {len(word)} characters in '{column}', which "
-                "is not shown since it may be a patient's words; use ED, GP or HOME, map \"your "
-                'word" under [data.labels] (--label WORD=ED), or name the right column as '
-                "label_column (--label-column)."
+                f"has an unknown label in '{column}', which is not shown since it may be a patient's "
+                'words; use ED, GP or HOME, map "your word" in labels (--label WORD=ED), or name the '
+                "right column as label_column (--label-column)."
             )
-        # TOML has no surrogate pairs, so that other characters stand for themselves.
-        example = json.dumps(word, ensure_ascii=False)
-        raise BadInput(
-            f"{location}: has the unknown label {word!r}; use ED, GP or HOME, or map it under "
-            f'[data.labels]: {example} = "ED" (--label {shlex.quote(f"{word}=ED")}).'
-        )
+        self.unknown[compared] += 1
+        raise BadInput("has an unknown label.")
 
 
 def label_words(columns: Columns) -> dict[str, Label]:
@@ -179,10 +177,14 @@ def missing_columns(
 
 
 def shown_name(name: str) -> str:
-    """A column's name in quotes; of what may be a patient's words or number, the length alone."""
+    """A column's name in quotes; of what may be a patient's words or number, the length alone, since a
+    table without a header has a message here.
+    """
     has_few_digits = sum(sign.isdigit() for sign in name) <= MOST_DIGITS_OF_NAME
     is_short = has_capitals(name) or len(name) <= LONGEST_WITHOUT_CAPITALS
-    if COLUMN_NAME.fullmatch(name) and has_few_digits and is_short:
+    words = re.findall(r"[^\W\d_]+", name.casefold()) or [name]
+    is_name = COLUMN_NAME.fullmatch(name) or {*words} <= {*WORDS_OF_COLUMNS.split()}
+    if is_name and has_few_digits and is_short:
         return repr(name)
     return f"of {len(name)} characters"
 
@@ -214,7 +216,7 @@ def without_zero_decimals(word: str) -> str:
     return whole[1] if whole else word
 
 
-def _scalar(row: Row, column: str, location: str) -> str:
+def _scalar(row: Row, column: str) -> str:
     """Text of a short value, which may be a number; empty where there is none."""
     value = row.get(column)
     # NaN is how pandas writes a missing number; whole numbers become floats beside it.
@@ -224,16 +226,13 @@ def _scalar(row: Row, column: str, location: str) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, (str, int, float)):
-        return _checked(str(value).strip(), location)
-    raise BadInput(
-        f"{location}: '{column}' is {type(value).__name__}; it must be a plain text or number."
-    )
+        return _checked(str(value).strip())
+    raise BadInput(f"'{column}' is {type(value).__name__}; it must be a plain text or number.")
 
 
-def _checked(text: str, location: str) -> str:
+def _checked(text: str) -> str:
     if "\0" in text or not can_be_encoded(text):
         raise BadInput(
-            f"{location}: holds characters that are not valid text (NUL or half a surrogate pair); "
-            "remove them."
+            "holds characters that are not valid text (NUL or half a surrogate pair); remove them."
         )
     return text

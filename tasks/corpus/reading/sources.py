@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tasks.corpus.case import SETS
 from tasks.corpus.reading.rows import label_words
-from tasks.corpus.reading.tables import READERS
+from tasks.corpus.reading.tables import READERS, SAVE_AS_CSV
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import ask, expanded
 from tasks.spec import Columns, Data, EvaluationSet, HubSource
@@ -30,7 +30,7 @@ NAMES = {
 # Shards end in -00000-of-00002, or in that and 16 hex digits.
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
-UNREAD_TABLES = (".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather")
+UNREAD_TABLES = (".ndjson", ".xls", ".xlsx", ".ods", ".arrow", ".feather")
 # A folder with more is not one of tables but, say, a home folder or a whole disk.
 MOST_ENTRIES = 20_000
 
@@ -223,7 +223,7 @@ def _files_of(
         if is_named or (may_be_table and (path in set_of or not has_sets)):
             raise BadInput(
                 f"{source}: {path} is compressed or of a kind that is not read "
-                f"({', '.join(READERS)} are); unpack or convert it, or remove it if it is not meant."
+                f"({', '.join(READERS)} are); unpack or convert it, or remove it if it is not meant; {SAVE_AS_CSV}."
             )
 
     for stem, parts in by_stem.items():

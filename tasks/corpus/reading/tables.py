@@ -1,5 +1,5 @@
-"""A user's files of cases (JSONL, CSV, Parquet), checked row by row: every error is one sentence that
-names the file, the line and a remedy. `rows.py` says what a row means.
+"""A user's files of cases (JSONL, CSV, TSV, Parquet), checked row by row: an error names every file and
+line, and a remedy. `rows.py` says what a row means.
 """
 
 from __future__ import annotations
@@ -7,20 +7,26 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus.case import Case, normal_text, text_digest, with_one_spelling
+from tasks.corpus.case import MOST_SHOWN, Case, normal_text, several, text_digest, with_one_spelling
 from tasks.corpus.reading.rows import Row, RowReader, missing_columns
 from tasks.runtime.errors import BadInput
-from tasks.spec import Columns, Label
+from tasks.spec import Columns, EvaluationSet, Label
 
 LabelledRow = tuple[Path, int, Label]
 """A row by its file and number, and its label."""
 NumberedRow = tuple[int, dict[str, Any]]
 """A line number (row number for Parquet), counted from 1, and the values by column name."""
+
+SAVE_AS_CSV = (
+    "save a workbook's sheet as CSV, in Excel by File > Save As > CSV UTF-8 (Comma delimited), in "
+    "Numbers by File > Export To > CSV"
+)
 
 log = logging.getLogger(__name__)
 # The default refuses a long letter. A quote that is never closed, and so makes one field of the
@@ -34,7 +40,7 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
     if kind not in READERS:
         raise BadInput(
             f"{path} ends in '{kind or path.name}'; give a file of one of these kinds: "
-            f"{', '.join(READERS)}."
+            f"{', '.join(READERS)}; {SAVE_AS_CSV}."
         )
 
     check_readable(path)
@@ -66,8 +72,7 @@ def check_readable(path: Path) -> None:
 
     if start.startswith((b"\x1f\x8b", b"PK\x03\x04")):
         raise BadInput(
-            f"{path} is compressed (gzip, zip or an Excel workbook); unpack it or save it as "
-            "'CSV UTF-8'."
+            f"{path} is compressed (gzip, zip or an Excel workbook); unpack it; {SAVE_AS_CSV}."
         )
     if not start:
         raise BadInput(f"{path} is empty; it needs at least one case.")
@@ -123,7 +128,7 @@ def _jsonl(path: Path) -> Iterator[NumberedRow]:
 
 
 def _csv(path: Path) -> Iterator[NumberedRow]:
-    """Comma, semicolon (Excel in much of Europe) or tab; quoted fields may hold line breaks."""
+    """Comma, semicolon (Excel in much of Europe) or tab (.tsv); quoted fields may hold line breaks."""
     lines = (line for _, line in _text_lines(path))
     first_number = 1
     header_line = next(lines)
@@ -131,7 +136,8 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
         first_number = 2
         header_line = next(lines, "")
 
-    separator = max(",;\t", key=header_line.count)
+    separators = "\t" if path.suffix.lower() == ".tsv" else ",;\t"
+    separator = max(separators, key=header_line.count)
     reader = csv.reader(chain([header_line], lines), delimiter=separator, strict=True)
 
     header: list[str] | None = None
@@ -152,7 +158,7 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
                 raise BadInput(
                     f"{place(path, number)}: has another number of fields ({len(values)}) than the "
                     f"header ({len(header)}); write a value for each column, separated by "
-                    f"'{separator}', and put quotes around a text that holds it."
+                    f"{separator!r}, and put quotes around a text that holds it."
                 )
             yield number, dict(zip(header, values, strict=True))
     except csv.Error as error:
@@ -192,86 +198,109 @@ def _parquet(path: Path) -> Iterator[NumberedRow]:
 READERS: dict[str, Callable[[Path], Iterator[NumberedRow]]] = {
     ".jsonl": _jsonl,
     ".csv": _csv,
+    ".tsv": _csv,
     ".parquet": _parquet,
 }
 
 
 def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
-    """The cases of the .jsonl, .csv or .parquet files of one set, read as one table.
+    """The cases of the files of one set, read as one table; see `read_sets`."""
+    return read_sets({"": paths}, columns)[""]
+
+
+def read_sets(files: Mapping[str, Sequence[Path]], columns: Columns) -> dict[str, list[Case]]:
+    """The cases of each set, whose files are read as one table.
 
     `columns` names columns and label words. Ids come from `columns.id_column`, else from a column
     `case_id` or `id`, else from the text's digest. Without `columns.group_column` a column `group`
     is used where there is one; a group of several spellings gets one. Exact repeats within a file
-    are kept once and logged. Raises BadInput, also for a contradiction, a text or id in two files,
-    and a file without a case.
+    are kept once and logged. Raises BadInput, also for all contradictions and texts or ids in two
+    files of a set, and for a file without a case.
     """
-    cases: list[Case] = []
-    # The file, number and label of the first row of each text and each id.
-    texts: dict[str, LabelledRow] = {}
-    ids: dict[str, LabelledRow] = {}
+    sets: dict[str, list[Case]] = {name: [] for name in files}
+    set_of = {path: name for name, paths in files.items() for path in paths}
+    # The file, number and label of the first row of each text and each id of a set.
+    texts: dict[tuple[str, str], LabelledRow] = {}
+    ids: dict[tuple[str, str], LabelledRow] = {}
+    wrong: dict[str, list[str]] = defaultdict(list)  # places and reasons, by the remedy
     duplicates = 0
 
-    entries = ((path, *entry) for path in paths for entry in numbered_cases(path, columns))
-    for path, number, case in entries:
+    for path, number, case in numbered_cases(set_of, columns):
+        name = set_of[path]
         here = (path, number, case.label)
         location = place(path, number)
-        same_text = texts.setdefault(text_digest(case.text), here)
-        # Without an id column a repeated row's id is not used.
-        if columns.id_column or same_text is here:
-            same_id = ids.setdefault(case.case_id, here)
-            if same_id is not here:
-                raise BadInput(
-                    f"{location}: has the id of {place(*same_id[:2])}; give each case its own id, "
-                    "or delete one of the two rows."
-                )
-        if same_text is here:
-            cases.append(case)
-            continue
-
+        same_text = texts.setdefault((name, text_digest(case.text)), here)
         first = place(*same_text[:2])
-        if same_text[2] != case.label:
-            raise BadInput(
-                f"{location}: is labelled {case.label}, but {first} has the same text as "
-                f"{same_text[2]}; correct one of the two rows."
-            )
-        if same_text[0] != path:
-            raise BadInput(f"{location}: has the same text as {first}; delete one of the two rows.")
-        duplicates += 1
+        # Without an id column a repeated row's id is not used.
+        has_id = columns.id_column or same_text is here
+        same_id = ids.setdefault((name, case.case_id), here) if has_id else here
+        if same_id is not here:
+            remedy = "give each case its own id, or delete one of the two rows"
+            wrong[remedy].append(f"{location}: has the id of {place(*same_id[:2])}")
+        elif same_text is here:
+            sets[name].append(case)
+        elif same_text[2] != case.label:
+            said = f"is labelled {case.label}, but {first} has the same text as {same_text[2]}"
+            wrong["correct one of the two rows"].append(f"{location}: {said}")
+        elif same_text[0] != path:
+            wrong["delete one of the two rows"].append(f"{location}: has the same text as {first}")
+        else:
+            duplicates += 1
 
+    if wrong:
+        raise BadInput(" ".join(f"{several(found)}; {remedy}." for remedy, found in wrong.items()))
     if duplicates:
-        log.warning("%s: %d repeated rows were left out", paths[0], duplicates)
-    return with_one_spelling(cases)
+        log.warning("%s: %d repeated rows were left out", next(iter(set_of)), duplicates)
+    return {name: with_one_spelling(cases) for name, cases in sets.items()}
 
 
-def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
-    """The case of each row of a file, with the row's number.
+def numbered_cases(paths: Iterable[Path], columns: Columns) -> Iterator[tuple[Path, int, Case]]:
+    """The case of each row of the files, with the file and the row's number.
 
-    Raises BadInput, also for a file without a row, and for a column that every row lacks.
+    Raises BadInput: at once for a file without a row and for a column that a row, or all of them,
+    lacks; at the end for all rows that are no cases.
     """
     reader = RowReader(columns)
-    absent = reader.optional  # so far
-    start = place_prefix(path)
-    first: tuple[str, Row] | None = None
+    wrong: dict[tuple[Path, str], list[int]] = defaultdict(list)  # rows by file and reason
 
-    for number, row in read_rows(path):
-        location = f"{start}{number}"
+    for path in paths:
+        absent = reader.optional  # so far
+        start = place_prefix(path)
+        first: tuple[str, Row] | None = None
+        for number, row in read_rows(path):
+            missing = [column for column in reader.required if column[0] not in row]
+            if first is None:
+                first = (f"{start}{number}", row)
+                is_case = any(normal_text(name) in reader.words for name in row)
+                if path.suffix.lower() in (".csv", ".tsv") and is_case and missing:
+                    raise BadInput(
+                        f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; "
+                        "write a line with the names of the columns above it, such as "
+                        f"{columns.text_column},{columns.label_column}."
+                    )
+            if missing:
+                raise missing_columns(f"{start}{number}", row, missing)
+
+            absent = [column for column in absent if column[0] not in row]
+            try:
+                case = reader.case(row)
+            except BadInput as error:
+                wrong[path, str(error)].append(number)
+            else:
+                yield path, number, case
+
         if first is None:
-            first = (location, row)
-            has_all = all(name in row for name, _ in reader.required)
-            is_case = any(normal_text(name) in reader.words for name in row)
-            if path.suffix.lower() == ".csv" and is_case and not has_all:
-                raise BadInput(
-                    f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; "
-                    "write a line with the names of the columns above it, such as "
-                    f"{columns.text_column},{columns.label_column}."
-                )
-        absent = [column for column in absent if column[0] not in row]
-        yield number, reader.case(row, location)
+            raise no_cases(path, columns)
+        if absent:
+            raise missing_columns(*first, absent)
 
-    if first is None:
-        raise no_cases(path, columns)
-    if absent:
-        raise missing_columns(*first, absent)
+    if wrong:
+        sentences = []
+        for (path, reason), numbers in wrong.items():
+            more = f" (also {several(numbers[1:])})" if numbers[1:] else ""
+            sentences.append(f"{place(path, numbers[0])}{more}: {reason}")
+        labels = f" {_unknown_labels(reader.unknown, columns)}" if reader.unknown else ""
+        raise BadInput(several(sentences, " ") + labels)
 
 
 def no_cases(source: Path | str, columns: Columns) -> BadInput:
@@ -279,4 +308,22 @@ def no_cases(source: Path | str, columns: Columns) -> BadInput:
     return BadInput(
         f"{source} holds no cases; it needs rows with '{columns.text_column}' and "
         f"'{columns.label_column}'."
+    )
+
+
+def _unknown_labels(counts: Counter[str], columns: Columns) -> str:
+    """What to do about label words in so many rows, with one line of TOML for all of them."""
+    shown = several([f"{word!r} ({count})" for word, count in counts.most_common()])
+    # "?" is no label, so that a word that is left as it is gets no wrong one.
+    words = dict.fromkeys((word for word, _ in counts.most_common(MOST_SHOWN)), "?")
+    # TOML has no surrogate pairs, so that other characters stand for themselves.
+    meanings = {
+        json.dumps(word, ensure_ascii=False): of for word, of in (columns.labels | words).items()
+    }
+    entries = ", ".join(f'{word} = "{label}"' for word, label in meanings.items())
+    table = "[[evaluation_set]]" if isinstance(columns, EvaluationSet) else "[data]"
+    return (
+        f"Unknown in '{columns.label_column}', with their rows: {shown}; correct them, or write in "
+        f"{table}, with ED, GP or HOME for each ?: labels = {{ {entries} }} (without a "
+        "grid: --label WORD=ED for each)."
     )

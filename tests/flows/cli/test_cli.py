@@ -57,7 +57,7 @@ TYPED = {
 # The content of the file a.csv, and what the sentence of a sweep of it must hold.
 DATA = {
     "missing column": (b"words,label\nhello,ED\n", ["a.csv, line 2", "'text'", "'words', 'label'"]),
-    "unknown label": ((HEAD + GOOD + "a fall,MAYBE\n").encode(), ["a.csv, line 38", "'MAYBE'", "[data.labels]"]),
+    "unknown label": ((HEAD + GOOD + "a fall,MAYBE\n").encode(), ["a.csv, line 38", "'maybe' (1)", '"maybe" = "?"']),
     "contradiction": ((HEAD + GOOD + "a cold number 3,ED\n").encode(), ["a.csv, line 38", "labelled ED", "line 29"]),
     "not text": (b"\x00\x01\x02", ["a.csv, line 1"]),
     "no such file": (None, ["a.csv", "correct the path"]),
