@@ -175,7 +175,7 @@ def test_a_folder_with_a_test_file_is_an_evaluation_set_by_it_alone(given, tmp_p
         (["train.csv", "test-00000-of-00002.csv"], "each of the 2 parts of test once; add"),
         (["a.jsonl", "sub/b.jsonl"], r"sub/b\.jsonl lies deeper than the folder .* move it up"),
         (["train.csv", "train.jsonl", "test.csv"], r"train\.csv and train\.jsonl; keep one"),
-        (["notes.txt"], "holds no table, nor has its folder data; put .jsonl, .csv, .parquet files into it"),
+        (["notes.txt"], "holds no table, nor has its folder data; put .jsonl, .csv, .tsv, .parquet files into it"),
     ],
 )
 def test_a_folder_that_may_mean_two_things_or_lacks_a_part_is_refused(names, message, tmp_path):
@@ -286,7 +286,7 @@ ONE_TABLE = "not apart from the table that is split: The same"
             False,
             ["train-1"],
             None,
-            f"clinic .* not apart from train: The same group .*: {BOTH} 1; .* rename it",
+            f"clinic .* not apart from train: The same group .*: {BOTH} 13; .* rename it",
         ),
         (False, ["valid-1"], None, "not apart from valid"),
         (False, ["calibration-1"], None, "not apart from calibration"),
