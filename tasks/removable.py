@@ -20,6 +20,7 @@ from typing import Any
 from tasks.corpus.manifest import DatasetManifest
 from tasks.grids.grid import shortened
 from tasks.identity import INGREDIENTS
+from tasks.judging.scores_folder import kept_passes
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.store import ASIDE, PREFIX, aside_of, leftovers, read_manifest, status_below
 from tasks.tuning.rows import sets_digest
@@ -137,7 +138,9 @@ def _jobs(root: Path) -> Iterator[_Job]:
             with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
                 args = json.loads(path.read_text(encoding="utf-8"))["args"]
                 made = [args.get("folder"), args.get("scores"), *(args.get("sets") or {}).values()]
-                folders = [_here(root, name, args["home"]) for name in made if name]
+                paths = [Path(name) for name in made if name]
+                paths += [kept_passes(path) for path in paths]
+                folders = [_here(root, path, args["home"]) for path in paths]
                 yield _Job(
                     data=Path(args["data"]).name if "data" in args else None,
                     adapter=_here(root, args.get("adapter") or "", args["home"]),
@@ -145,7 +148,7 @@ def _jobs(root: Path) -> Iterator[_Job]:
                 )
 
 
-def _here(root: Path, name: str, home: str) -> Path | None:
+def _here(root: Path, name: Path | str, home: str) -> Path | None:
     """A job's folder as it is called in this home, which may have moved; None for another place."""
     path = Path(name)
     if not path.is_relative_to(home):

@@ -28,6 +28,7 @@ from tasks.runtime import conversation
 from tasks.runtime.device import load_blas, resident_bytes, use_device
 from tasks.runtime.errors import (
     BY_NAME,
+    CLOSE_PROGRAMS,
     LOST_PARENT,
     OutOfMemory,
     TriageError,
@@ -87,7 +88,7 @@ def _call(spec_path: Path, emit: Emit) -> int:
         if isinstance(error, TriageError):
             typed = error
         elif isinstance(error, MemoryError):
-            typed = OutOfMemory("The step ran out of memory.")
+            typed = OutOfMemory(f"The step ran out of memory. {CLOSE_PROGRAMS}")
         else:
             # An unexpected error: its traceback goes to the log.
             traceback.print_exception(error)

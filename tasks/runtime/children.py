@@ -31,6 +31,7 @@ from tasks.runtime.backend import can_fork, refuse_unusable_mlx
 from tasks.runtime.device import settle_blas
 from tasks.runtime.errors import (
     BY_NAME,
+    CLOSE_PROGRAMS,
     LOST_PARENT,
     GpuFailed,
     LostChild,
@@ -41,7 +42,16 @@ from tasks.runtime.errors import (
     device_error,
     disk_full,
 )
-from tasks.runtime.events import Emit, Heartbeat, StepError, StepResult, StepWarning, from_json
+from tasks.runtime.events import (
+    Emit,
+    Event,
+    Heartbeat,
+    Kept,
+    StepError,
+    StepResult,
+    StepWarning,
+    from_json,
+)
 from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import accelerator_reserved
 from tasks.runtime.store import CHAIN, process_chain
@@ -192,6 +202,8 @@ def start_process(spec: Path, log: Path) -> Process:
     # installed.
     root = str(Path(__file__).resolve().parents[2])
     environment = {
+        # Read by Apple's driver: the watchdog of a display that is on waits longer for the GPU.
+        "AGX_RELAX_CDM_CTXSTORE_TIMEOUT": "1",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         "TOKENIZERS_PARALLELISM": "false",
@@ -235,23 +247,26 @@ def run_step(
     at_most: float | None = None,
     *,
     memory_budget: int | None = None,
-    progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """`run_child`, run again with a warning where the child was lost, LOSSES times: a kill from
-    outside uses up no retry of the step's task. The count starts over where `progress()`, such as
-    the newest checkpoint, has changed since the last loss.
+    """`run_child`, run again with a warning where the child was lost or the GPU failed, LOSSES
+    times: neither uses up a retry of the step's task. The count starts over where the child has
+    `Kept` something since the last loss.
     """
     losses = 0
-    last_progress = progress()
+
+    def count_anew(event: Event) -> None:
+        nonlocal losses
+        if isinstance(event, Kept):
+            losses = 0
+        on_event(event)
+
     while True:
         try:
             return run_child(
-                function, args, folder, on_event, memory_budget=memory_budget, at_most=at_most
+                function, args, folder, count_anew, memory_budget=memory_budget, at_most=at_most
             )
-        except LostChild as error:
-            new_progress = progress()
-            losses = losses + 1 if new_progress == last_progress else 1
-            last_progress = new_progress
+        except (LostChild, GpuFailed) as error:
+            losses += 1
             if losses > LOSSES or isinstance(error, TookTooLong):
                 raise
             on_event(StepWarning(f"{error} It is started again."))
@@ -326,7 +341,7 @@ def run_child(
     ):
         raise OutOfMemory(
             f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of "
-            f"{memory_budget / 1e9:.1f} GB."
+            f"{memory_budget / 1e9:.1f} GB. {CLOSE_PROGRAMS}"
         )
     # A write into a mapped file ends this way on a full disk.
     if code == -signal.SIGBUS and shutil.disk_usage(folder).free < NEARLY_FULL_BYTES:

@@ -75,7 +75,7 @@ class TookTooLong(LostChild):
 
 
 class GpuFailed(TriageError):
-    """The GPU's driver ended a step's work, as it does when other programs need the GPU."""
+    """The GPU's driver ended a step's work, as it does when the display needs the GPU."""
 
     transient = True
 
@@ -84,6 +84,7 @@ class Stopped(TriageError):
     """The sweep was interrupted; its steps end and are not retried."""
 
 
+CLOSE_PROGRAMS = "Close other programs, such as a browser, and run the same command again."
 LOST_PARENT = 71  # the exit code of a child whose parent has gone
 # What a child process may report, by name. One that is stopped, or takes too long, does not itself.
 _REPORTED: list[type[TriageError]] = [TriageError, DoesNotFit, *TriageError.__subclasses__()]
@@ -113,12 +114,19 @@ def device_error(text: str) -> TriageError | None:
     if any(word in words for word in _NO_GPU_WORDS):
         problem = f"MLX cannot use this machine's GPU ({text.splitlines()[0]})"
         return BadInput(f"{problem}; set TRIAGE_BACKEND=cpu to compute on its processor.")
+    # Of the number of buffers and not of their bytes: each length for which MLX compiles a step
+    # keeps some until the process ends (mlx issue 4464).
+    if "resource limit" in words:
+        return GpuFailed(
+            f"The step's process held as many buffers as Metal allows: {text} A new process holds "
+            "none; if it happens again without progress, report it with the step's log."
+        )
     if any(word in words for word in _MEMORY_WORDS):
-        return OutOfMemory(f"The step ran out of memory: {text}")
+        return OutOfMemory(f"The step ran out of memory: {text}. {CLOSE_PROGRAMS}")
     if any(word in words for word in _GPU_WORDS):
         return GpuFailed(
-            f"The GPU did not finish the step's work: {text}. "
-            "If it happens again, close other programs that use the GPU."
+            f"The GPU did not finish the step's work: {text}. While a Mac's display is on, its "
+            "watchdog ends long work of the GPU: let the display sleep."
         )
 
     return None

@@ -123,6 +123,10 @@ class SourceReport(Event):
     digest: str
 
 
+class Kept(Event):
+    """What the step has done by now is on disk: the process that takes its place goes on there."""
+
+
 class Heartbeat(Event):
     """The child process is alive and holds this much memory."""
 

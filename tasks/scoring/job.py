@@ -22,7 +22,7 @@ from tasks.runtime.store import Manifest, verify
 from tasks.scoring.arguments import FidelityJob, ScoringJob, UntunedScoringJob, ValidScoringJob
 from tasks.scoring.baselines import TARGET
 from tasks.scoring.scorer import UNTUNED, Scorer, sample_of, score_sets
-from tasks.spec import LABELS, ExperimentSpec
+from tasks.spec import LABELS, ExperimentSpec, short_digest
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import load_set, load_template, make_batch, sorted_batches
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
@@ -35,7 +35,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Run a ScoringJob."""
     job = ScoringJob.model_validate(args)
     spec = job.experiment
-    verify(job.adapter, deep=True)
+    adapter = verify(job.adapter, deep=True)
+    folders = [adapter["digest"], *(Manifest.read(f).digest for f in (job.variant, job.data))]
     scorer = Scorer(
         name=spec.cell_id,
         adapted=_load_adapted(job.variant, spec, job.adapter / "adapters.safetensors"),
@@ -51,6 +52,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         data=job.data,
         emit=emit,
         moved=job.rules_from is not None,
+        inputs=short_digest({"experiment": spec.model_dump(mode="json"), "folders": folders}),
     )
     score_sets(scorer, job.sets, job.rules_from)
     return {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 import time
@@ -11,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import mlx.core as mx
 import numpy as np
@@ -28,13 +31,14 @@ from tasks.judging.scores_folder import (
     PASSES_FILE,
     PASSES_IDS_FILE,
     ScoredCase,
+    kept_passes,
     probability_table,
     read_answer,
     read_cases,
     write_lines,
 )
 from tasks.runtime.errors import Diverged
-from tasks.runtime.events import Emit, ProgressReport
+from tasks.runtime.events import Emit, Kept, ProgressReport
 from tasks.runtime.files import write_atomic
 from tasks.runtime.store import build_folder
 from tasks.scoring.arguments import SampleSize, sample_numbers
@@ -47,13 +51,16 @@ from tasks.tuning.model import embed, project, run_blocks
 from tasks.tuning.step import score_cases
 
 UNTUNED = "the untuned model"
+# What NumPy raises for a file that is not whole.
+DAMAGED = (OSError, EOFError, ValueError, KeyError, BadZipFile)
 
 
 @dataclass(frozen=True)
 class Scorer:
     """A model to score on sets of a dataset, and how. `target`: the ED recall of its recipe.
 
-    `name`: of the model, in errors; `moved`: whether its adapter was trained at another precision.
+    `name`: of the model, in errors; `moved`: whether its adapter was trained at another precision;
+    `inputs`: a digest of what decides its dropout passes.
     """
 
     name: str
@@ -68,15 +75,20 @@ class Scorer:
     data: Path
     emit: Emit
     moved: bool = False
+    inputs: str = ""
 
 
 def score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path | None = None) -> None:
     """Score sets, each into a sealed folder, by the rules of `rules_from`, else of calibration."""
     for name, scores in sets.items():
-        build_folder(scores, partial(_score_set, scorer, name, rules_from))
+        kept = kept_passes(scores)
+        build_folder(scores, partial(_score_set, scorer, name, rules_from, kept))
+        shutil.rmtree(kept, ignore_errors=True)
 
 
-def _score_set(scorer: Scorer, name: str, rules_from: Path | None, folder: Path) -> dict[str, Any]:
+def _score_set(
+    scorer: Scorer, name: str, rules_from: Path | None, kept: Path, folder: Path
+) -> dict[str, Any]:
     """Fill a scores folder; returns what its manifest records."""
     start = time.perf_counter()
     if rules_from is None:
@@ -99,16 +111,15 @@ def _score_set(scorer: Scorer, name: str, rules_from: Path | None, folder: Path)
     # An audit of the warehouse compares this with the time at which the rules were chosen.
     began = datetime.now(UTC)
     loaded, prefix = _score(scorer, name, folder / JUDGED_FILE)
-    scored = time.perf_counter()
+    score_seconds = time.perf_counter() - start
     mc_status = f"{NOT_AVAILABLE}dropout passes run on the test set only"
     mc_seconds = 0.0
     if name == "test":
-        mc_status = _write_passes(scorer, loaded, prefix, folder)
-        mc_seconds = time.perf_counter() - scored
+        mc_status, mc_seconds = _write_passes(scorer, loaded, prefix, kept / scorer.inputs, folder)
         _write_answers(scorer, loaded, folder)
 
     record = {
-        "score_seconds": scored - start,
+        "score_seconds": score_seconds,
         "mc_seconds": mc_seconds,
         "mc_status": mc_status,
         "test_scored_at": began.isoformat(),
@@ -165,23 +176,45 @@ def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
     return loaded, prefix
 
 
-def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path) -> str:
-    """Run the dropout passes, if there are any; returns the `mc_status` of the record."""
-    if scorer.name == UNTUNED:
-        return f"{NOT_AVAILABLE}the model is untuned, so every pass would be the same"
-    if scorer.dropout == 0:
-        return f"{NOT_AVAILABLE}the recipe has dropout 0, so every pass would be the same"
-    if scorer.moved and not scorer.scoring.moved_passes:
-        return f"{NOT_AVAILABLE}scoring.moved_passes is false, so that moved adapters have none"
+def _write_passes(
+    scorer: Scorer, test: LoadedSet, prefix: Prefix, kept: Path, folder: Path
+) -> tuple[str, float]:
+    """Run the dropout passes, if there are any; returns `mc_status` and `mc_seconds` of the record.
 
+    Each is kept in `kept` as it ends, so that a process that follows a killed one goes on there.
+    """
+    if scorer.name == UNTUNED:
+        return f"{NOT_AVAILABLE}the model is untuned, so every pass would be the same", 0.0
+    if scorer.dropout == 0:
+        return f"{NOT_AVAILABLE}the recipe has dropout 0, so every pass would be the same", 0.0
+    if scorer.moved and not scorer.scoring.moved_passes:
+        reason = "scoring.moved_passes is false, so that moved adapters have none"
+        return f"{NOT_AVAILABLE}{reason}", 0.0
+
+    start = time.perf_counter()
     sample = sample_of(test, scorer.scoring.mc_cases)
     count = scorer.scoring.passes
-    passes = dropout_passes(scorer.adapted, prefix, sample, count, scorer.seed, scorer.emit)
+    finished = {}
+    earlier = 0.0  # seconds that the processes before this one took
+    for path in kept.glob("*.npz"):
+        with contextlib.suppress(*DAMAGED), np.load(path, allow_pickle=False) as arrays:
+            finished[int(path.stem)] = arrays["log_p"], arrays["p"]
+            earlier = max(earlier, float(arrays["seconds"]))
+
+    def keep(number: int, log_p: np.ndarray, p: np.ndarray) -> None:
+        archive = io.BytesIO()
+        np.savez(archive, log_p=log_p, p=p, seconds=earlier + time.perf_counter() - start)
+        write_atomic(kept / f"{number}.npz", archive.getvalue())
+        scorer.emit(Kept())
+
+    passes = dropout_passes(
+        scorer.adapted, prefix, sample, count, scorer.seed, scorer.emit, finished, keep
+    )
     np.save(folder / PASSES_FILE, passes, allow_pickle=False)
     case_ids = [test.records[number]["case_id"] for number in sample]
     (folder / PASSES_IDS_FILE).write_text(json.dumps(case_ids))
 
-    return "available"
+    return "available", earlier + time.perf_counter() - start
 
 
 def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:

@@ -21,7 +21,14 @@ from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import report_device
 from tasks.runtime.errors import Diverged
-from tasks.runtime.events import CurvePoint, Emit, StepWarning, TrainingReport, ValidationReport
+from tasks.runtime.events import (
+    CurvePoint,
+    Emit,
+    Kept,
+    StepWarning,
+    TrainingReport,
+    ValidationReport,
+)
 from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import LOCK_SECONDS, locked
 from tasks.runtime.store import seal
@@ -394,6 +401,7 @@ class TrainingRun:
         save_checkpoint(
             self.folder / "checkpoint", self.adapted, self.optimizer, self.best, progress
         )
+        self.emit(Kept())
 
 
 def choose_micro_batch(

@@ -130,10 +130,6 @@ def train_experiment(
                 on_event,
                 at_most,
                 memory_budget=memory_budget,
-                # Its newest checkpoint, empty where there is none.
-                progress=lambda: max(
-                    (path.name for path in (folder / "checkpoint").glob("[0-9]*")), default=""
-                ),
             )
             # A training that pauses is not sealed: the loop would start it again.
             if pause_at is not None:

@@ -1,12 +1,14 @@
 """A step in a process of its own: results and typed errors come back, and no child outlives its parent."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -91,7 +93,8 @@ NO_METAL = (
 )
 FULL = r"^The disk is full: .*free some space"
 FAILURES = [
-    ("untyped", {"error": "memory"}, OutOfMemory, "ran out of memory"),
+    ("untyped", {"error": "memory"}, OutOfMemory, "ran out of memory.*a browser, and run the same command again"),
+    ("untyped", {"error": "buffers"}, GpuFailed, r"buffers as Metal allows: .*499000.* new process.* report it"),
     ("untyped", {"error": "disk"}, BadInput, FULL),
     ("untyped", {"error": "disk in MLX"}, BadInput, FULL),
     ("leave", {"code": LOST_PARENT}, LostChild, r"^The step's process exited, .*pipe.*; its log is .*child\.log\.$"),
@@ -99,7 +102,10 @@ FAILURES = [
         ("signalled", {"signal": int(number)}, LostChild, f"signal {int(number)}")
         for number in (signal.SIGKILL, signal.SIGSEGV)
     ),
-    *(("no_gpu", {"reason": "Caused GPU Hang Error", "caught": caught}, GpuFailed, "Hang") for caught in (True, False)),
+    *(
+        ("no_gpu", {"reason": "Caused GPU Hang Error", "caught": caught}, GpuFailed, "Hang.*let the display sleep")
+        for caught in (True, False)
+    ),
     *(
         (
             "no_gpu",
@@ -232,6 +238,32 @@ def endings(monkeypatch):
     return children_of
 
 
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize(("as_set", "in_the_step"), [(None, "1"), ("0", "0")])
+def test_the_displays_watchdog_waits_longer_unless_the_user_says_otherwise(as_set, in_the_step, tmp_path, monkeypatch):
+    name = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
+    monkeypatch.delenv(name, raising=False)
+    if as_set:
+        monkeypatch.setenv(name, as_set)
+    assert step("surroundings", {"name": name}, tmp_path)[0]["value"] == in_the_step
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_step_that_the_gpu_fails_goes_on_as_long_as_it_keeps_something_and_no_longer(tmp_path):
+    def run(keeps: bool) -> dict:
+        args = {"keeps": keeps, "attempts": str(tmp_path / str(keeps))}
+        return run_step("tests.runtime.programs.steps:fails_five_times", args, tmp_path, events.append)
+
+    events: list[Event] = []
+    assert run(keeps=True) == {"attempts": 6}
+    warnings = [event.message for event in events if isinstance(event, StepWarning)]
+    assert len(warnings) == 5 > LOSSES and all("display sleep" in words for words in warnings)
+
+    with pytest.raises(GpuFailed, match=r"Impacting Interactivity.*watchdog.*let the display sleep"):
+        run(keeps=False)
+    assert len((tmp_path / "False").read_text()) == LOSSES + 1
+
+
 LOST = LostChild("Lost.")
 
 
@@ -248,17 +280,12 @@ def test_a_child_that_is_killed_is_started_again_with_a_warning_that_says_so(tmp
     assert "signal 9" in events[1].message and events[1].message.endswith("It is started again.")
 
 
-def test_losses_without_progress_end_the_step_and_other_errors_at_once_and_progress_begins_the_count_anew(endings):
+def test_losses_without_progress_end_the_step_and_other_errors_at_once(endings):
     lost = endings(*[LOST] * (LOSSES + 1))
     with pytest.raises(LostChild):
         run_step("f", {}, Path(), lambda event: None)
 
     assert len(lost) == LOSSES + 1
-
-    many = endings(*[LOST] * 20, None)
-    run_step("f", {}, Path(), lambda event: None, progress=lambda: len(many))
-    assert len(many) == 21
-
     for error in (TookTooLong("Late."), BadInput("Wrong.")):
         ended = endings(error, None)
         with pytest.raises(type(error)):
@@ -276,6 +303,13 @@ def test_a_child_that_was_stopped_is_killed_and_counts_as_lost(tmp_path, monkeyp
         run_child("tests.runtime.programs.steps:name_itself", {}, tmp_path, stop)
 
     assert caught.value.transient
+
+
+@pytest.mark.usefixtures("forked")
+def test_the_time_that_a_laptop_is_closed_is_none_of_its_steps(tmp_path, monkeypatch):
+    clock = itertools.count(step=86400.0)  # a day at each look
+    monkeypatch.setattr(children, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert step("name_processes", {}, tmp_path, at_most=60.0)[0] == {}
 
 
 def test_a_child_that_takes_longer_than_it_may_is_killed_however_many_signs_it_sends(tmp_path):

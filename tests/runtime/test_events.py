@@ -6,6 +6,7 @@ import math
 from tasks.runtime.events import (
     Device,
     Heartbeat,
+    Kept,
     Note,
     ProgressReport,
     SourceReport,
@@ -27,6 +28,7 @@ EVENTS = [
     ValidationReport(split="valid", ed_share=0.2, specificity=None, always_ed=False, **POINT),
     Device("cpu", "dequantised_f32", "float32", "mkl", 90.0, 2, "Linux x86_64"),
     SourceReport("m", "hub", "abc"),
+    Kept(),
     Heartbeat(1 << 40),
     StepResult({"sum": [1, 2.5, None], "loss": math.inf}),
     StepError("A sentence.", "Locked"),

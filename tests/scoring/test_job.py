@@ -1,7 +1,9 @@
 """Training and scoring as their child processes run them, on tiny models: stock agrees, dropout is alive."""
 
+import errno
 import itertools
 import json
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -20,18 +22,21 @@ from tasks.experiment import land
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_of
 from tasks.judging.fidelity import fidelity_figures
+from tasks.judging.scores_folder import kept_passes
 from tasks.landing import land_failure
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import base_folder
 from tasks.models.sources.fetch import fetch_base
+from tasks.runtime import children
 from tasks.runtime.backend import backend
+from tasks.runtime.children import forked_steps, run_step
 from tasks.runtime.errors import BadInput, Diverged, TriageError
-from tasks.runtime.events import Device, Event, StepWarning
+from tasks.runtime.events import Device, Event, ProgressReport, StepWarning
 from tasks.runtime.store import SEAL, read_manifest, seal, verify
 from tasks.scoring import job, mc_dropout, scorer
 from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.scorer import greedy_answers
-from tasks.spec import LABELS, evaluation_id, experiments
+from tasks.spec import LABELS, ExperimentSpec, evaluation_id, experiments
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import load_set, load_template
 from tasks.tuning.lora import KeyedDropout, add_lora, load_variant, load_weights
@@ -276,6 +281,61 @@ def test_a_larger_dropout_sample_repeats_the_figures_of_a_smaller_one_and_anothe
     assert len(many) == CASES and set(few) < set(many)
     assert large[:, [many.index(c) for c in few]] == pytest.approx(small[:3], abs=1e-5)
     assert (np.abs(other - large).max(axis=2) > 0).all()
+
+
+def dropout_reports(events: list[Event]) -> list[int]:
+    return [one.done for one in events if isinstance(one, ProgressReport) and one.what == "dropout passes"]
+
+
+def test_a_scoring_that_is_killed_again_and_again_runs_each_dropout_pass_once_and_ends_with_the_same_bits(
+    study, tmp_path
+):
+    spec, args, scores = study["tiny-llama", "balanced_safe"]
+    few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"passes": 5, "generated_cases": 0})})
+    folder = tmp_path / scores.name
+    sent = {key: args[key] for key in ("variant", "data", "home")}
+    sent |= {"experiment": few.model_dump(mode="json"), "adapter": args["folder"], "sets": {"test": str(folder)}}
+    events: list[Event] = []
+    with forked_steps("tasks.scoring.job"):
+        run_step("tests.runtime.programs.steps:score_and_die", sent, tmp_path / "log", events.append)
+    restarts = [one for one in events if isinstance(one, StepWarning) and one.message.endswith("started again.")]
+    assert len(restarts) == 4 > children.LOSSES and dropout_reports(events) == [1, 2, 3, 4, 5]
+    passes, expected = (np.load(one / "passes.npy", allow_pickle=False) for one in (folder, scores))
+    assert (passes == expected[:5]).all()
+    for file in ("passes.json", "test.jsonl", "calibration.jsonl"):
+        assert (folder / file).read_bytes() == (scores / file).read_bytes()
+    assert not kept_passes(folder).exists()
+
+
+def test_a_pass_that_is_kept_counts_only_if_it_is_whole_and_of_the_same_inputs(study, tmp_path, monkeypatch):
+    spec, args, scores = study["tiny-llama", "balanced_safe"]
+    few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"passes": 3, "generated_cases": 0})})
+    writes = itertools.count()
+
+    def fsync(number: int) -> None:
+        if next(writes) == 3:  # the rules and two passes were written
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def scored(folder: str, one: ExperimentSpec) -> list[int]:
+        events: list[Event] = []
+        score(args | {"experiment": one.model_dump(mode="json")}, tmp_path / folder, events.append)
+        return dropout_reports(events)
+
+    with monkeypatch.context() as patch, pytest.raises(BadInput, match=r"^The disk is full: .*2\.npz"):
+        patch.setattr(os, "fsync", fsync)
+        scored("full", few)
+    shutil.copytree(kept_passes(tmp_path / "full"), kept_passes(tmp_path / "other"))
+    first, _ = sorted(kept_passes(tmp_path / "full").rglob("*.npz"))
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.write_bytes(content)
+
+    expected = np.load(scores / "passes.npy", allow_pickle=False)[:3]
+    assert scored("full", few) == [1, 3], "the second alone is whole"
+    assert (np.load(tmp_path / "full" / "passes.npy", allow_pickle=False) == expected).all()
+    assert scored("other", few.model_copy(update={"seed": spec.seed + 1})) == [1, 2, 3]
+    other = np.load(tmp_path / "other" / "passes.npy", allow_pickle=False)
+    assert (np.abs(other - expected).max(axis=2) > 0).all()
 
 
 @BOTH

@@ -16,6 +16,7 @@ from flows.search import search
 from flows.selection import Narrowing
 from flows.sweep import sweep
 from tasks.identity import INGREDIENTS
+from tasks.judging.scores_folder import kept_passes
 from tasks.removable import matching_names, of_data, sharing_sets
 from tasks.runtime import store
 from tasks.runtime.errors import Locked
@@ -107,7 +108,7 @@ def made_home(root: Path) -> Path:
             (folder / file).write_text("what is to go")
 
     moved, ranked = root / "moved" / "m", root / "valid" / "v"
-    for folder in (moved, ranked):
+    for folder in (moved, kept_passes(moved), ranked):
         folder.mkdir(parents=True)
     shared = {"data": root / "data" / "own-2", "home": root}
     # This job's `folder` is where the paths of its bundle begin: the home itself.

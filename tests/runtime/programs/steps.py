@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.runtime import errors
 from tasks.runtime.conversation import requests
-from tasks.runtime.events import Answer, Note, Ready
+from tasks.runtime.events import Answer, Kept, Note, ProgressReport, Ready
 from tasks.runtime.locks import locked
 from tasks.runtime.store import build_folder
 
@@ -69,6 +69,7 @@ ERRORS = {
     "bug": ValueError("an ordinary bug"),
     "memory": MemoryError(),
     "disk": OSError(errno.ENOSPC, "No space left on device"),
+    "buffers": RuntimeError("[metal::malloc] Resource limit (499000) exceeded."),
     "disk in MLX": RuntimeError("[write] Unable to write 123 bytes to file."),
 }
 
@@ -85,6 +86,30 @@ def no_gpu(args, emit):
     sys.stderr.write(f"libc++abi: terminating due to uncaught exception of type std::runtime_error: {message}\n")
     sys.stderr.flush()
     os.abort()
+
+
+def fails_five_times(args, emit):
+    """Raises Metal's message in five processes, which the file `attempts` counts; each has kept something, if it `keeps`."""
+    attempts = Path(args["attempts"])
+    number = len(attempts.read_text()) if attempts.exists() else 0
+    attempts.write_text("x" * (number + 1))
+    if args["keeps"]:
+        emit(Kept())
+    if number < 5:
+        no_gpu({"reason": "Impacting Interactivity (0000000e:kIOGPU)", "caught": number % 2 == 0}, emit)
+    return {"attempts": number + 1}
+
+
+def score_and_die(args, emit):
+    """Scores an experiment; four processes are killed, each after a dropout pass."""
+    from tasks.scoring import job
+
+    def emit_and_die(event):
+        emit(event)
+        if isinstance(event, ProgressReport) and event.what == "dropout passes" and event.done <= 4:
+            signalled({"signal": signal.SIGKILL}, emit)
+
+    return job.run(args, emit_and_die)
 
 
 def signalled(args, emit):
