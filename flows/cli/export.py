@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.experiments import find_model
-from flows.cli.terminal import Experiment, console, print_line
+from flows.cli.terminal import Experiment, console, errors, print_line
 from tasks.bundle.asking import in_use
 from tasks.bundle.export import export as export_model
 from tasks.bundle.export import push as push_folder
@@ -17,8 +17,12 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a new folder, or an empty one")]
-Fuse = Annotated[bool, typer.Option("--fuse", help="put the adapter into the weights")]
-Gguf = Annotated[bool, typer.Option("--gguf", help="also write a GGUF file (SmolLM2)")]
+Adapter = Annotated[
+    bool, typer.Option("--adapter", help="the adapter beside the weights, not fused with them")
+]
+Gguf = Annotated[
+    bool, typer.Option("--gguf", help="also write a GGUF file for llama.cpp (SmolLM2)")
+]
 Push = Annotated[
     str | None,
     typer.Option(metavar="REPO", help="upload it to this Hub repository (owner/name), private"),
@@ -32,7 +36,7 @@ Unsafe = Annotated[
 def export(
     experiment: Experiment,
     folder: Folder,
-    fuse: Fuse = False,
+    adapter: Adapter = False,
     gguf: Gguf = False,
     push: Push = None,
     public: Public = False,
@@ -43,6 +47,8 @@ def export(
     # they are to be added to the folder.
     if push is None and (public or unsafe):
         raise BadInput("--public and --unsafe are about a push; add --push REPO.")
+    if adapter and gguf:
+        raise BadInput("A GGUF file holds the fused weights; leave out --adapter or --gguf.")
     folder = folder.resolve()
     refuse_filled(folder)
     model = find_model(experiment)
@@ -54,9 +60,13 @@ def export(
 
     from flows.report.card import model_card  # altogether slow to import
 
+    if not adapter:
+        print_line(
+            errors, "What is written is compared with the trained model on 60 cases: minutes."
+        )
     with in_use(model, "export"):
         sizes, agreements, missing_terms = export_model(
-            model, home(), folder, model_card, fuse=fuse, gguf=gguf
+            model, home(), folder, model_card, adapter=adapter, gguf=gguf
         )
 
     megabytes = sum(sizes.values()) / 1e6

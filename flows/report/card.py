@@ -5,7 +5,6 @@ model_card.md.jinja, below metadata that the Hub reads.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -18,13 +17,12 @@ from flows.report.rows import CONSTANT_ANSWERS, Row, Study, metrics_of, rows_of
 from flows.report.sections import data_card
 from flows.report.table import Table, markdown_rows
 from tasks.bundle.bundle import Bundle, ExportAgreement
-from tasks.bundle.terms import is_gemma
+from tasks.bundle.terms import base_repository, is_gemma
 from tasks.models.manifest import VariantManifest
-from tasks.spec import LABELS, BaseModelSpec, HubSource
+from tasks.spec import LABELS, BaseModelSpec
 from warehouse.connect import quoted, snapshot
 
 HUB_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit"}
-VARIANT_SUFFIXES = ("", "-it", "-Instruct")  # of repositories beside that of the base model
 # Metrics of the card by their names in the warehouse, and as the Hub knows them.
 METRICS = {
     "ed_recall": "recall",
@@ -156,24 +154,14 @@ def hub_metadata(bundle: Bundle, of_model: Mapping[str, Row | None], data: str) 
         "metrics": metrics,
     }
     unsafe = ["unsafe"] if bundle.warning else []
+    # By the task the Hub shows `load("owner/name")`, or how to download what that cannot load.
+    task, relation = (
+        ("text-classification", "adapter") if bundle.adapter else ("text-generation", "finetune")
+    )
     return licence | {
         "library_name": "mlx",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": task,
+        "base_model_relation": relation,
         "tags": ["mlx", "lora", "triage", bundle.precision, "research-only", *unsafe],
         "model-index": [{"name": bundle.model_id, "results": [judged]}],
     }
-
-
-def base_repository(model: BaseModelSpec, variant: VariantManifest) -> str | None:
-    """The Hub repository of the base model whose weights were used; None where none is known.
-
-    A GGUF file of a package is named after its repository; the listed one may be its tuned sister.
-    """
-    source = variant.source.model_dump()
-    if source["kind"] == "hub":
-        return str(source["repo"])
-    file = Path(source.get("file", "")).name.lower()
-    listed = (entry.repo for entry in model.sources if isinstance(entry, HubSource))
-    repositories = (repo.removesuffix(suffix) for repo in listed for suffix in VARIANT_SUFFIXES)
-    names = ((repo, repo.partition("/")[2].lower()) for repo in repositories)
-    return next((repo for repo, name in names if file.startswith(name)), None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
@@ -52,7 +53,7 @@ class Answered(BaseModel):
     """A decision, and what must be known with it."""
 
     decision: Label | None = Field(description="by the recipe's own rule; null if not available")
-    probabilities: dict[Label, float] = Field(description="of the labels, not calibrated")
+    probabilities: dict[Label, float] = Field(description="of the labels, not calibrated, 4 digits")
     conformal_set: list[Label] = Field(description="the labels that cannot be ruled out")
     review: bool | None = Field(description="the review flag; null without dropout passes")
     review_note: str | None = Field(description="why there is no review flag")
@@ -175,7 +176,10 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
         seconds.observe(time.perf_counter() - start)
         decisions.labels(decision.label or "none").inc()
         requests.labels(200).inc()
-        return JSONResponse(answer(bundle, decision))
+        p = tuple(round(p, 4) for p in decision.probabilities)
+        entropy = decision.vote_entropy and round(decision.vote_entropy, 4)
+        shown = replace(decision, probabilities=p, vote_entropy=entropy)
+        return JSONResponse(answer(bundle, shown))
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> JSONResponse:

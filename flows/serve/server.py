@@ -35,6 +35,7 @@ def serve(
         try:
             model = find()
             with in_use(model, "serve"):
+                say(f"Checking and loading {model.weights}: seconds, on a busy machine minutes.")
                 kept_model = KeptModel(model, passes)
                 bundle = kept_model.bundle
                 address = f"http://{HOST}:{listener.getsockname()[1]}"

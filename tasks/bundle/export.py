@@ -20,26 +20,27 @@ from tasks.bundle.bundle import (
     Review,
     write_bundle,
 )
-from tasks.bundle.terms import render_example, write_terms
+from tasks.bundle.terms import base_repository, render_example, write_terms
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.folder_source import check_room, describe
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.files import file_digest
 from tasks.runtime.store import (
+    CHECKED,
     MANIFEST,
     SEAL,
-    Manifest,
     seal,
     temporary_folder,
     verify,
 )
 from tasks.spec import BaseModelSpec, FolderSource
 
-WEIGHTS = "model"
-ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
-# Of the stored bytes: a fused block is unpacked to float32, and a GGUF file to float16, of which a
-# fused model is written first.
-ROOM = {"plain": 1.1, "fuse": 9.0, "gguf": 18.0}
+WEIGHTS = "model"  # beside an adapter; fused ones are where the Hub looks for a model
+ADAPTER = "adapters.safetensors"
+LLAMA_CPP = "example.mjs"
+# Of the stored bytes: a fused block is unpacked to float32, and a GGUF file holds float16.
+ROOM = {"adapter": 1.1, "fused": 9.0, "gguf": 18.0}
 # What was written: its size in bytes by part, the largest first; how written weights differ, by
 # their name; and what has to be added before it is passed on, if anything.
 Exported = tuple[dict[str, int], dict[str, ExportAgreement], str | None]
@@ -72,43 +73,45 @@ def export(
     folder: Path,
     write_card: WriteCard,
     *,
-    fuse: bool = False,
+    adapter: bool = False,
     gguf: bool = False,
 ) -> Exported:
-    """Write the export of a model of this home into `folder`, which is new or empty. Raises BadInput
-    also where fused weights or a GGUF file would answer otherwise than the trained model.
+    """Write the export of a model of this home into `folder`, which is new or empty: fused, with a
+    GGUF file where `gguf` is true, or as an `adapter` beside its weights. Raises BadInput also where
+    fused weights or a GGUF file would answer otherwise than the trained model.
 
     `write_card` gives the text of README.md: the reports, which know the figures, are above here.
     """
     with _disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         stored = VariantManifest.read(model.weights).stored_bytes
-        required_bytes = int(stored * ROOM["gguf" if gguf else "fuse" if fuse else "plain"])
+        required_bytes = int(stored * ROOM["adapter" if adapter else "gguf" if gguf else "fused"])
         check_room("The export", required_bytes, folder.parent, "name a folder")
         with temporary_folder(folder) as temporary:
-            exported = _fill(model, home, temporary, write_card, fuse, gguf)
+            exported = _fill(model, home, temporary, write_card, adapter, gguf)
             # A rename may take the place of an empty folder, and of no other.
             temporary.replace(folder)
     return exported
 
 
 def _fill(
-    model: BundledModel, home: Path, folder: Path, write_card: WriteCard, fuse: bool, gguf: bool
+    model: BundledModel, home: Path, folder: Path, write_card: WriteCard, adapter: bool, gguf: bool
 ) -> Exported:
     assert model.adapter is not None, "an experiment has an adapter"
-    training = model.adapter.parent
-    if not fuse:
+    stored = json.loads((model.adapter.parent / "training.json").read_text(encoding="utf-8"))
+    base_model = BaseModelSpec.model_validate(stored["spec"]["model"])
+    weights = folder / WEIGHTS if adapter else folder
+    if adapter:
         for name in (*verify(model.weights, deep=False)["files"], MANIFEST):
-            target = folder / WEIGHTS / name
+            target = weights / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(model.weights / name, target)
-        for name in ADAPTER_FILES:
-            shutil.copyfile(training / name, folder / name)
+        leave_out_path(weights)
 
     args = {
         "model": model.model_dump(mode="json"),
         "folder": str(folder),
-        "fuse": fuse,
+        "base": _base(model.bundle, base_model, weights) if adapter else None,
         "gguf": gguf,
     }
     log = home / "logs" / f"export-{model.bundle.model_id}"
@@ -116,22 +119,23 @@ def _fill(
         name: ExportAgreement.model_validate(measured)
         for name, measured in run_child("tasks.bundle.export_job:run", args, log).items()
     }
-    leave_out_path(folder / WEIGHTS)
-
+    (folder / CHECKED).unlink(missing_ok=True)  # this machine's
     # Paths begin at the folder of the export.
-    moved: dict[str, Any] = {
-        "weights": WEIGHTS,
-        "weights_digest": Manifest.read(folder / WEIGHTS).digest,
-        "adapter": ADAPTER_FILES[0],
-    }
-    if fuse:
+    moved: dict[str, Any] = {"weights": WEIGHTS, "adapter": ADAPTER}
+    if adapter:
+        moved["adapter_digest"] = file_digest(folder / ADAPTER)
+    else:
+        leave_out_path(weights)
         limit = model.bundle.review.entropy_limit
         review = Review(available=False, entropy_limit=limit, fused=True)
-        moved |= {"adapter": None, "adapter_digest": None, "review": review}
-    bundle = model.bundle.model_copy(update=moved)
+        moved = {"weights": ".", "adapter": None, "adapter_digest": None, "review": review}
+    variant = VariantManifest.read(weights)
+    bundle = model.bundle.model_copy(update=moved | {"weights_digest": variant.digest})
     write_bundle(bundle, folder)
     prompt = json.loads((folder / "prompt.json").read_text(encoding="utf-8"))
     (folder / "example.py").write_text(render_example(bundle, prompt), encoding="utf-8")
+    if gguf:
+        shutil.copyfile(Path(__file__).parent / "templates" / LLAMA_CPP, folder / LLAMA_CPP)
 
     licensing = write_terms(bundle, model.weights, home, folder)
     # Before the card is written, which lists them.
@@ -140,18 +144,31 @@ def _fill(
         for path in folder.iterdir()
     }
     sizes = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
-    stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
-    card = write_card(
-        bundle,
-        licensing,
-        agreements,
-        VariantManifest.read(folder / WEIGHTS),
-        BaseModelSpec.model_validate(stored["spec"]["model"]),
-        sizes,
-    )
+    card = write_card(bundle, licensing, agreements, variant, base_model, sizes)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    seal(folder, {"model_id": bundle.model_id})
     return sizes, agreements, licensing["missing"]
+
+
+def _base(bundle: Bundle, base_model: BaseModelSpec, weights: Path) -> dict[str, Any]:
+    """What an adapter belongs to: its base model's repository and commit, None for weights that came
+    another way; the precision; and the digests of the weights beside it.
+    """
+    variant = VariantManifest.read(weights)
+    config = json.loads((weights / "config.json").read_text(encoding="utf-8"))
+    return {
+        "config": {
+            "base_model_name_or_path": base_repository(base_model, variant) or bundle.base_model,
+            "revision": variant.source.model_dump().get("commit"),
+            "weights_source": variant.weights_source,
+            "precision": {"name": bundle.precision} | config.get("quantization", {}),
+        },
+        "metadata": {
+            "model_id": bundle.model_id,
+            "weights_digest": variant.digest,
+            "tokenizer_digest": variant.tokenizer_digest,
+            "source_digest": variant.source_digest,
+        },
+    }
 
 
 def leave_out_path(weights: Path) -> None:
@@ -208,9 +225,9 @@ def push(folder: Path, repo: str, public: bool, title: str) -> str:
     """Upload a folder as one commit; returns the address of the repository. Raises BadInput where a
     repository is there that is not as private as told, or holds what no export has put there.
     """
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx  # httpx2 from huggingface_hub 2 on
 
     api = HfApi()
     remains = f"The export is in {folder}."

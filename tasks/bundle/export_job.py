@@ -46,8 +46,7 @@ from tasks.tuning.model import Stack
 from tasks.tuning.step import score_cases
 
 GGUF_FILE = "model.gguf"
-FUSED = "model"
-FUSED_FOR_GGUF = ".fused"
+ADAPTER = "adapters.safetensors"
 COMPUTE_PATH = "dequantised_f32"
 CASES = 60
 # Twenty times what rounding to float16 changes, and well below the width of any interval.
@@ -56,19 +55,21 @@ ARCHITECTURE = "llama"
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Write into `folder` what needs a tokenizer or a model: prompt.json; the fused model, where
-    `fuse` is true; a GGUF file of it, where `gguf` is.
+    """Write into `folder` what needs a tokenizer or a model: the fused model, and a GGUF file of it
+    where `gguf` is true, or the adapter where `base` tells what it belongs to; and prompt.json.
 
-    `args`: the BundledModel `model`, and those. Each is compared with the trained model in float32,
-    on embedded cases of `valid`: those it was trained on may be patients'. Returns an
-    ExportAgreement for what was written, by its name.
+    `args`: the BundledModel `model`, and those. Fused weights and a GGUF file are compared with the
+    trained model in float32, on embedded cases of `valid`: those it was trained on may be
+    patients'. Returns an ExportAgreement for each, by its name.
     """
     model = BundledModel.model_validate(args["model"])
     bundle = model.bundle
     target = Path(args["folder"])
     template = load_template(model.weights, bundle.prompt)
-    write_prompt(template, bundle.training.max_tokens, target)
-    if not (args["fuse"] or args["gguf"]):
+    assert model.adapter is not None, "an experiment has an adapter"
+    if args["base"] is not None:
+        write_adapter(model.adapter.parent, args["base"], target)
+        write_prompt(template, bundle.training.max_tokens, target)
         return {}
 
     config = json.loads((model.weights / "config.json").read_text(encoding="utf-8"))
@@ -92,22 +93,21 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         prefix = Prefix(adapted.stack, make_cases(template, encoded))
         return score_cases(adapted, prefix).probabilities
 
-    assert model.adapter is not None, "an experiment has an adapter"
     adapted = add_lora(
         load_variant(model.weights, COMPUTE_PATH), bundle.recipe, bundle.training, bundle.seed
     )
     load_weights(adapted, model.adapter)
     trained_p = probabilities(adapted)
 
-    folder = target / (FUSED if args["fuse"] else FUSED_FOR_GGUF)
-    write_fused(model.weights, model.adapter.parent, folder, bundle.model_id)
-    stack = load_variant(folder, COMPUTE_PATH)
+    write_fused(model.weights, model.adapter.parent, target, bundle.model_id)
+    write_prompt(template, bundle.training.max_tokens, target)  # no part of the sealed model
+    stack = load_variant(target, COMPUTE_PATH)
     fused = Adapted(stack, (), stack.depth, 0)  # its weights hold everything that it learned
     name = "The fused weights"
     agreements = {name: _agreement(bundle, trained_p, probabilities(fused), name)}
     if args["gguf"]:
         path = target / GGUF_FILE
-        write_gguf(stack, folder, path, [case.text for case in cases])
+        write_gguf(stack, target, path, [case.text for case in cases])
         # The same model, with the weights that the file holds.
         weights = [(name, mx.array(values)) for name, values in hf_tensors(open_gguf(path))]
         stack.model.load_weights(weights, strict=True)
@@ -115,17 +115,26 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         name = "model.gguf (float16)"
         agreements[name] = _agreement(bundle, trained_p, probabilities(fused), name)
 
-    if not args["fuse"]:
-        shutil.rmtree(folder)
-        del agreements["The fused weights"]
     return {name: agreement.model_dump(mode="json") for name, agreement in agreements.items()}
+
+
+def write_adapter(training: Path, base: dict[str, Any], folder: Path) -> None:
+    """Write the adapter of a training with what it belongs to: the entries `config` of `base` in
+    adapter_config.json, as PEFT names them where it has a name, and the digests `metadata` in the
+    tensors' file. Stock mlx-lm passes over both.
+    """
+    tensors: dict[str, mx.array] = mx.load(str(training / ADAPTER))  # type: ignore[assignment]
+    mx.save_safetensors(str(folder / ADAPTER), tensors, {"format": "mlx"} | base["metadata"])
+    config = json.loads((training / "adapter_config.json").read_text(encoding="utf-8"))
+    content = json.dumps(config | base["config"], indent=1)
+    (folder / "adapter_config.json").write_text(f"{content}\n", encoding="utf-8")
 
 
 def write_prompt(template: Template, max_tokens: int, folder: Path) -> None:
     """Write prompt.json: what a program needs to ask the model as it was asked in training.
 
-    `answers`: the tokens of each label's word, order LABELS. With a chat template, `messages` come
-    before the patient's; without one the prompt is `before`, the text, `after`.
+    `answers`: the tokens of each label's word, order LABELS. The prompt is `before`, the text,
+    `after`; with a chat template, `messages` before the patient's give the same.
     """
     text = "\x00"  # stands for the patient's text, which holds none
     entries: dict[str, Any] = {
@@ -137,10 +146,14 @@ def write_prompt(template: Template, max_tokens: int, folder: Path) -> None:
         ],
         "max_tokens": max_tokens,
     }
+    prompt = template.prompt.plain_text(text)
     if template.chat:
-        entries["messages"] = template.prompt.messages(text)[:-1]
-    else:
-        entries["before"], _, entries["after"] = template.prompt.plain_text(text).partition(text)
+        messages = template.prompt.messages(text)
+        entries["messages"] = messages[:-1]
+        prompt = template.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+    entries["before"], _, entries["after"] = prompt.partition(text)
     content = json.dumps(entries, indent=1, ensure_ascii=False)
     (folder / "prompt.json").write_text(f"{content}\n", encoding="utf-8")
 
@@ -158,7 +171,7 @@ def _agreement(bundle: Bundle, trained_p: Floats, written_p: Floats, name: str) 
     if not agreement.largest <= LARGEST_DIFFERENCE:
         raise BadInput(
             f"The written model is not the one that was trained. {name}: {agreement}, where "
-            f"{LARGEST_DIFFERENCE} is the most. Export it without --fuse and --gguf."
+            f"{LARGEST_DIFFERENCE} is the most. Export it with --adapter, as it was trained."
         )
     return agreement
 
@@ -170,7 +183,6 @@ def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> No
     learned is smaller than a step of the quantisation. Stock mlx-lm loads the result: what has no
     scales is not quantised. `adapter`: the folder with the adapter and its config.
     """
-    target.mkdir(parents=True)
     with mx.stream(mx.cpu):  # each weight is written once: the same bits on every machine
         model, config = load_model(weights, lazy=True)
         model = load_adapters(model, str(adapter))
@@ -184,6 +196,9 @@ def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> No
                     # Modes with scales of a byte are unpacked to bfloat16.
                     module.linear.set_dtype(mx.float32)
                 fused.append((name, module.fuse()))
+                # What a mixture of widths lists one by one is taken for quantised.
+                for key in ("quantization", "quantization_config"):
+                    config.get(key, {}).pop(name, None)
         model.update_modules(tree_unflatten(fused))
         save_model(target, model)
 

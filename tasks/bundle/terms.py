@@ -1,5 +1,5 @@
-"""What stands beside the weights of an export: the example, and the terms under which it may be
-passed on.
+"""What stands beside the weights of an export: the example, the base model's name on the Hub, and the
+terms under which it may be passed on.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tasks.bundle.bundle import Bundle
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.store import Manifest
-from tasks.spec import LABELS
+from tasks.spec import LABELS, BaseModelSpec, HubSource
 
 LICENCES = "licences"
+VARIANT_SUFFIXES = ("", "-it", "-Instruct")  # of repositories beside that of the base model
 SPDX = {"Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0"}
 GEMMA = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "
@@ -83,6 +84,21 @@ def write_terms(bundle: Bundle, weights: Path, home: Path, folder: Path) -> dict
 def is_gemma(bundle: Bundle) -> bool:
     """Whether Google's terms for Gemma bind a model."""
     return "gemma" in bundle.licence.lower() or "gemma" in (bundle.terms or "")
+
+
+def base_repository(model: BaseModelSpec, variant: VariantManifest) -> str | None:
+    """The Hub repository of the base model whose weights were used; None where none is known.
+
+    A GGUF file of a package is named after its repository; the listed one may be its tuned sister.
+    """
+    source = variant.source.model_dump()
+    if source["kind"] == "hub":
+        return str(source["repo"])
+    file = Path(source.get("file", "")).name.lower()
+    listed = (entry.repo for entry in model.sources if isinstance(entry, HubSource))
+    repositories = (repo.removesuffix(suffix) for repo in listed for suffix in VARIANT_SUFFIXES)
+    names = ((repo, repo.partition("/")[2].lower()) for repo in repositories)
+    return next((repo for repo, name in names if file.startswith(name)), None)
 
 
 def _copy_texts(source_digest: str, home: Path, folder: Path) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import httpx
 
 from tasks.bundle.bundle import Rule, read_bundle, write_bundle
 from tasks.bundle.export import push as upload

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from mlx_lm import load
 
 import tasks.bundle.export
 from flows.cli.experiments import find_model
@@ -24,13 +26,18 @@ from tasks.bundle.decide import decide
 from tasks.bundle.export import export, leave_out_path
 from tasks.bundle.loaded_model import load_model
 from tasks.bundle.terms import render_example
+from tasks.models.convert import run_quantize
 from tasks.models.gguf_file import open_gguf
+from tasks.models.sources.fetch import fetch_base
+from tasks.precisions import BUILT_IN
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.files import read_lines
 from tasks.runtime.store import SEAL, read_manifest, refuse_while_working, seal, verify
 from tasks.spec import LABELS
+from tasks.tuning.lora import adapter_config, adapter_weights, add_lora, load_variant
 from tests.place import Place, one_sentence
+from tests.tuning.tiny import MODEL, TRAINING, recipe
 from warehouse.connect import writing
 
 LLAMA = "tiny-llama-4bit-balanced_safe"
@@ -65,15 +72,16 @@ def exported(place: Place, name: str, folder: Path, **options: bool) -> dict[str
 
 @pytest.fixture(scope="module")
 def plain(place, tmp_path_factory) -> Path:
+    """The adapter beside its weights."""
     folder = tmp_path_factory.mktemp("plain") / "out"
-    exported(place, LLAMA, folder)
+    exported(place, LLAMA, folder, adapter=True)
     return folder
 
 
 @pytest.fixture(scope="module")
 def fused(place, tmp_path_factory) -> tuple[Path, dict[str, ExportAgreement]]:
     folder = tmp_path_factory.mktemp("fused") / "out"
-    return folder, exported(place, LLAMA, folder, fuse=True, gguf=True)
+    return folder, exported(place, LLAMA, folder, gguf=True)
 
 
 def prompt_of(folder: Path) -> dict:
@@ -129,7 +137,7 @@ def test_the_fused_model_and_a_model_without_a_chat_template_do_so_too(place, fu
     refuse_other_answers(fused[0], cases, monkeypatch, capsys)
     gemma = tmp_path / "gemma"
     exported(place, GEMMA, gemma)
-    assert "before" in prompt_of(gemma) and "messages" not in prompt_of(gemma)
+    assert "messages" in prompt_of(fused[0]) and "messages" not in prompt_of(gemma)
     refuse_other_answers(gemma, cases, monkeypatch, capsys)
 
 
@@ -182,13 +190,57 @@ def test_the_call_on_the_card_decides_a_text_in_fifteen_lines_that_need_stock_ml
     assert not_done in " ".join(card.split()) and "`example.py` does neither" in " ".join(card.split())
 
 
-def test_the_folder_is_whole_sealed_and_holds_no_text_of_a_case(place, plain):
-    manifest = verify(plain)
-    assert {"README.md", "Notice", "bundle.json", "prompt.json", "example.py", "adapters.safetensors",
-            "adapter_config.json", "model/model.safetensors", "model/tokenizer.json"} <= set(manifest["files"])  # fmt: skip
-    whole = b"".join(path.read_bytes() for path in plain.rglob("*") if path.is_file())
-    assert not [text for text in texts(place) if text[:30].encode() in whole]
-    assert str(place.folder).encode() not in whole, "no path of the machine that made it"
+def test_a_folder_is_whole_sealed_and_holds_no_text_of_a_case(place, plain, fused):
+    ours = {"README.md", "Notice", "bundle.json", "prompt.json", "example.py"}
+    model = {"model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json",
+             "tokenizer_config.json"}  # fmt: skip
+    of_plain, of_fused = ({path.name for path in folder.iterdir()} for folder in (plain, fused[0]))
+    assert of_plain == ours | {"adapters.safetensors", "adapter_config.json", "model"}
+    assert of_fused == ours | model | {"manifest.json", "model.gguf", "example.mjs"}, "as the Hub's load() reads it"
+    assert set(verify(plain / "model")["files"]) == set(verify(fused[0])["files"]) == model
+    for folder in (plain, fused[0]):
+        whole = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+        assert not [text for text in texts(place) if text[:30].encode() in whole]
+        assert str(place.folder).encode() not in whole, "no path of the machine that made it"
+
+
+def test_an_adapter_names_what_it_belongs_to_and_its_tensors_are_those_that_were_trained(place, plain):
+    bundle = read_bundle(plain).bundle
+    config = json.loads((plain / "adapter_config.json").read_text())
+    assert config["precision"] == {"name": "4bit", "bits": 4, "group_size": 64, "mode": "affine"}
+    assert (config["base_model_name_or_path"], config["revision"]) == ("tiny-llama", None)  # of no repository
+    assert config["lora_parameters"]["rank"] == bundle.recipe.rank
+
+    tensors, metadata = mx.load(str(plain / "adapters.safetensors"), return_metadata=True)
+    assert (metadata["weights_digest"], metadata["model_id"]) == (bundle.weights_digest, bundle.model_id)
+    assert {"tokenizer_digest", "source_digest"} < set(metadata)
+    trained = mx.load(str(find_model(LLAMA).adapter))
+    assert tensors.keys() == trained.keys() and all(mx.array_equal(tensors[name], trained[name]) for name in trained)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "mixed_4_6", "nvfp4"])
+def test_fused_weights_of_every_kind_of_precision_are_loaded_by_stock(precision, tmp_path):
+    source = fetch_base(MODEL, tmp_path, print)
+    args = {
+        "source": str(source),
+        "root": str(tmp_path),
+        "precision": BUILT_IN[precision].model_dump(),
+        "group_size": 64,
+    }
+    variant = Path(run_quantize(args)["folder"])
+    stack = load_variant(variant, "dequantised_f32")
+    (tmp_path / "adapter").mkdir()
+    adapted = add_lora(stack, recipe(), TRAINING, seed=1)
+    weights = {name: value + 0.01 for name, value in adapter_weights(adapted).items()}
+    mx.save_safetensors(str(tmp_path / "adapter" / "adapters.safetensors"), weights)
+    (tmp_path / "adapter" / "adapter_config.json").write_text(adapter_config(recipe(), TRAINING, "m"))
+    stack.model.load_weights(list(weights.items()), strict=False)
+
+    export_job.write_fused(variant, tmp_path / "adapter", tmp_path / "fused", "m")
+    fused, _ = load(str(tmp_path / "fused"))
+    fused.set_dtype(mx.float32)
+    tokens = mx.array([[3, 5, 8, 13]])
+    assert np.array(fused(tokens)) == pytest.approx(np.array(stack.model(tokens)), abs=1e-3)
 
 
 def test_of_a_base_models_own_folder_its_name_alone_is_exported(plain, tmp_path):
@@ -221,7 +273,7 @@ def test_fused_weights_and_a_gguf_file_answer_as_the_trained_model(fused):
     folder, agreements = fused
     bundle = read_bundle(folder).bundle
     assert "fused into the weights" in bundle.review.why_not
-    assert bundle.adapter is None and not (folder / "adapters.safetensors").exists()
+    assert (bundle.adapter, bundle.weights) == (None, ".")
     (of_fused, of_gguf) = agreements.values()
     assert of_fused.largest < 1e-4 and of_gguf.largest < 0.01 and of_fused.cases == export_job.CASES
     gguf = open_gguf(folder / "model.gguf")
@@ -235,7 +287,7 @@ def test_a_model_that_would_answer_otherwise_is_refused_and_nothing_is_left(plac
     with pytest.raises(
         BadInput, match=r"is not the one that was trained\. The fused weights: on 60 cases a probability"
     ):
-        exported(place, LLAMA, tmp_path / "out", fuse=True)
+        exported(place, LLAMA, tmp_path / "out")
     with pytest.raises(BadInput, match="mlx-lm writes no GGUF file of the architecture gemma3_text"):
         exported(place, GEMMA, tmp_path / "out", gguf=True)
     assert list(tmp_path.iterdir()) == []
@@ -254,7 +306,7 @@ def test_gemmas_terms_go_with_its_exports_and_without_their_text_nothing_is_push
         "Nothing was pushed: the text of the terms is not among the files: add a copy from https:"
     )
     assert sentence.endswith(f"upload it then with `hf upload team/model {tmp_path / 'out'} --private`.")
-    assert verify(tmp_path / "out")
+    assert verify(tmp_path / "out"), "written whole all the same"
     notice = (tmp_path / "out" / "Notice").read_text()
     sentence = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
     assert sentence in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
@@ -272,6 +324,7 @@ def test_the_command_writes_the_folder_says_what_it_is_and_holds_the_home(place,
     refuse_while_working(place.home)
     out, err = capsys.readouterr()
     assert err.startswith(f"{LLAMA}-s42: its evaluation on test, ")
+    assert "compared with the trained model on 60 cases" in err
     assert f"{LLAMA}-s42 is in {folder}: " in out and "random weights" in out
     assert out.splitlines()[-1] == f"Next: triage predict {folder} -"
     assert verify(folder) and list(folder.parent.iterdir()) == [folder]
@@ -294,6 +347,7 @@ def refusal(*arguments: str) -> str:
         ((LLAMA, "filled/file"), "is a file or not empty; name"),
         ((LLAMA, "filled/file/new"), "cannot be written ("),
         ((LLAMA, "new", "--public"), "about a push; add --push REPO"),
+        ((LLAMA, "new", "--adapter", "--gguf"), "holds the fused weights; leave out --adapter or --gguf"),
         ((LLAMA, "new", "--push", "team/model"), "random weights: its answers mean nothing. To push it all the same"),
         ((LLAMA, "new", "--push", "team/model", "--unsafe"), "There is no token of the Hub"),
         (("tiny-llama-4bit-zero_shot", "new"), "is a baseline, without an adapter of its own"),
@@ -322,3 +376,34 @@ def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, m
 
     sentence = "lost-s42 has diverged and holds no model (No finite loss); run its sweep again."
     assert sentence in refusal("lost-s42", "new")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["fused", "adapter"])
+def test_stock_mlx_lm_writes_an_answer_with_an_export(kind, plain, fused):
+    options = ["--model", "model", "--adapter-path", "."] if kind == "adapter" else ["--model", "."]
+    command = [sys.executable, "-m", "mlx_lm", "generate", *options, "--prompt", "I have a cough.", "--max-tokens", "4"]
+    result = subprocess.run(command, cwd=plain if kind == "adapter" else fused[0], capture_output=True, text=True)
+    assert result.returncode == 0 and "Generation: 4 tokens" in result.stdout, result.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_llama_cpp_decides_30_cases_as_predict(place, fused, tmp_path):
+    """By the call on the card, with the prebuilt llama.cpp of the npm package."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not here")
+    folder = shutil.copytree(fused[0], tmp_path / "exported")
+    installed = subprocess.run(["npm", "install", "node-llama-cpp@3"], cwd=folder, capture_output=True, text=True)
+    if installed.returncode:
+        pytest.skip(f"npm cannot install node-llama-cpp: {installed.stderr[-200:]}")
+
+    cases = texts(place)[:30]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in cases)
+    result = subprocess.run(["node", "example.mjs"], cwd=folder, input=lines, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    by_llama_cpp = [line.split(" ", 1) for line in result.stdout.splitlines()]
+    predicted = by_predict(folder, cases)
+    assert [label for label, _ in by_llama_cpp] == [label for label, _ in predicted]
+    found = np.array([json.loads(p) for _, p in by_llama_cpp])
+    assert found == pytest.approx(np.array([p for _, p in predicted]), abs=2e-3)

@@ -204,7 +204,7 @@ A_PATH = re.compile(r"[\w.-]+(/[\w.-]+)*(/|\.(py|sql|toml|yaml|yml|json|md|csv))
 ELSEWHERE = re.compile(
     r"\.triage/.*|flows/cli/NAME\.py|(data|sources|models|prefixes|experiments|landing|logs|prefect|reports|searches|valid|model|licences)/"
     r"|my_\w+\.(csv|toml)|clinic_cases\.jsonl"
-    r"|manifest\.json|ingredients\.json|best\.toml|training\.json|(bundle|prompt|adapter_config|config)\.json|example\.py|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
+    r"|manifest\.json|ingredients\.json|best\.toml|training\.json|(bundle|prompt|adapter_config|config)\.json|example\.(py|mjs)|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
 )
 
 

@@ -306,8 +306,8 @@ def explain_hub_errors(source: HubSource) -> Iterator[None]:
 
 def _explain(error: Exception, source: HubSource) -> TriageError | None:
     """The explained error, or None for errors that are not huggingface_hub's."""
-    import httpx
     from huggingface_hub import constants, errors
+    from huggingface_hub.utils import httpx  # httpx2 from huggingface_hub 2 on
 
     # The order matters: huggingface_hub's errors are also OSError, ValueError or errors of httpx.
     if isinstance(error, errors.OfflineModeIsEnabled):

@@ -61,6 +61,7 @@ def test_the_card_has_the_tables_of_the_report_about_its_evaluation(card):
     assert "| model | 90.3 MB |" in text and "| Notice | 0.1 kB |" in text
     found = ModelCard(text).data
     assert found.base_model == "team/m" and found.license == "apache-2.0"
+    assert (found.pipeline_tag, found.base_model_relation) == ("text-classification", "adapter")
     (of_recall,) = (result for result in found.eval_results if result.metric_type == "recall")
     assert of_recall.metric_value == pytest.approx(recall.value)
     assert set(of_recall.metric_args) == {"low", "high", "method", "n"}
@@ -72,6 +73,7 @@ def test_the_card_has_the_tables_of_the_report_about_its_evaluation(card):
         ({"random_weights": True}, "> **Do not use this model for patients.** This model has random weights"),
         ({"licence": "Gemma Terms of Use"}, "Gemma is provided"),
         ({"licence": "MIT"}, "license: mit"),
+        ({"adapter": None}, "library_name: mlx\npipeline_tag: text-generation\nbase_model_relation: finetune\n"),
         ({}, "Synthetic messages, written by rules"),
     ],
 )

@@ -61,7 +61,12 @@ def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, us
     ]
     with ThreadPoolExecutor(8) as threads:
         responses = list(threads.map(lambda text: decide(client, text), texts))
-    assert [response.json() for response in responses] == json.loads(json.dumps(expected))
+    served = [response.json() for response in responses]
+    shown = [one.pop("probabilities") for one in served]
+    assert [list(p.values()) for p in shown] == [
+        [round(p, 4) for p in one.pop("probabilities").values()] for one in expected
+    ]
+    assert served == json.loads(json.dumps(expected))
     assert {response.status_code for response in responses} == {200}
 
 
@@ -195,6 +200,7 @@ def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(used):
     children = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0 and "Stopped." in out.read_text()
+    assert out.read_text().startswith("Checking and loading "), "before it waits"
     assert (used.folder / "err").read_text().count("\n") == 1, "more than which evaluation it rests on"
     psutil.wait_procs(children, timeout=30)
     assert [child for child in children if child.is_running()] == []
