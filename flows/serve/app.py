@@ -176,9 +176,9 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
         seconds.observe(time.perf_counter() - start)
         decisions.labels(decision.label or "none").inc()
         requests.labels(200).inc()
-        p = tuple(round(p, 4) for p in decision.probabilities)
+        ed, gp, home = (round(p, 4) for p in decision.probabilities)
         entropy = decision.vote_entropy and round(decision.vote_entropy, 4)
-        shown = replace(decision, probabilities=p, vote_entropy=entropy)
+        shown = replace(decision, probabilities=(ed, gp, home), vote_entropy=entropy)
         return JSONResponse(answer(bundle, shown))
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
