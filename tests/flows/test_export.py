@@ -194,7 +194,7 @@ def test_a_folder_is_whole_sealed_and_holds_no_text_of_a_case(place, plain, fuse
     ours = {"README.md", "Notice", "bundle.json", "prompt.json", "example.py"}
     model = {"model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json",
              "tokenizer_config.json"}  # fmt: skip
-    of_plain, of_fused = ({path.name for path in folder.iterdir()} for folder in (plain, fused[0]))
+    of_plain, of_fused = ({path.name for path in folder.glob("[!.]*")} for folder in (plain, fused[0]))
     assert of_plain == ours | {"adapters.safetensors", "adapter_config.json", "model"}
     assert of_fused == ours | model | {"manifest.json", "model.gguf", "example.mjs"}, "as the Hub's load() reads it"
     assert set(verify(plain / "model")["files"]) == set(verify(fused[0])["files"]) == model
@@ -328,6 +328,7 @@ def test_the_command_writes_the_folder_says_what_it_is_and_holds_the_home(place,
     assert f"{LLAMA}-s42 is in {folder}: " in out and "random weights" in out
     assert out.splitlines()[-1] == f"Next: triage predict {folder} -"
     assert verify(folder) and list(folder.parent.iterdir()) == [folder]
+    assert [path.name for path in folder.glob(".*")] == [], "nothing of this machine"
 
 
 def refusal(*arguments: str) -> str:
