@@ -265,8 +265,8 @@ def retry(request: Callable[[], T], once: bool = False, is_download: bool = Fals
     A download that gets no answer is not begun again: huggingface_hub has tried several times. One
     that is begun again continues with the files that are not complete.
     """
-    import httpx
     from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
 
     end = time.monotonic() + PATIENT_SECONDS
     for pause in () if once else PAUSES:
