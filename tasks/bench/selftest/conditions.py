@@ -40,8 +40,11 @@ WHEELS = ("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
 
 
 def conditions() -> dict[str, str | float | None]:
-    """What READINGS name, and by psutil how busy it is, and bytes of available memory and of swap."""
-    printed = {command: output(command) for command, _ in READINGS.values()}
+    """The answers to READINGS, None where there is none; by psutil the load of the machine, and the bytes
+    of memory that are available and of swap in use.
+    """
+    commands = {command for command, _ in READINGS.values()}
+    printed = {command: output(command) for command in commands}
     answers: dict[str, str | float | None] = {"load_average": psutil.getloadavg()[0]}
     for name, (command, pattern) in READINGS.items():
         answer = re.search(pattern, printed[command], re.MULTILINE)
