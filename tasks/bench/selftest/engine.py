@@ -124,9 +124,10 @@ def tiny_checks(subject: Subject, of_engine: bool) -> Iterator[SelfTestCheck]:
             ("packed in bfloat16", bfloat16_error, BFLOAT16_LIMIT, "times the dense error")
         )
     if of_engine:
-        for one in dict.fromkeys((mx.float32, dtype)):
-            title = f"{compared}, {'float32' if one == mx.float32 else 'bfloat16'}"
-            table.append((title, partial(compiled_error, one), UPDATES_LIMITS[one]))
+        for of_updates in dict.fromkeys((mx.float32, dtype)):
+            title = f"{compared}, {'float32' if of_updates == mx.float32 else 'bfloat16'}"
+            measure = partial(compiled_error, of_updates)
+            table.append((title, measure, UPDATES_LIMITS[of_updates]))
         batched = "dropout passes, batched against one by one"
         table += [
             ("head in blocks", partial(changed, FEW_LOGITS, MANY_LOGITS), rounding(dtype)),
@@ -226,8 +227,8 @@ def updated(
 
 
 def compiled_error(dtype: mx.Dtype, subject: Subject) -> float:
-    """Three compiled updates against three uncompiled ones: whole batches, and batches in parts with
-    dropout and clipping.
+    """Three compiled updates against three uncompiled ones: whole batches; and batches in parts, with
+    dropout, clipping, logits in blocks of columns and blocks that are computed again.
 
     A backend that does not compile makes the same updates operation by operation: fused kernels
     would take a C++ compiler here, and no training of it uses them.
@@ -236,8 +237,12 @@ def compiled_error(dtype: mx.Dtype, subject: Subject) -> float:
         mx.disable_compile()
     worst = 0.0
     try:
-        for settings in ((0.0, CASES, None), (DROPOUT, PART, CLIPPED)):
+        for little_memory in (False, True):
+            settings = (DROPOUT, PART, CLIPPED) if little_memory else (0.0, CASES, None)
             stacks = [subject.packed(dtype) if compiles() else subject.loaded() for _ in range(2)]
+            if little_memory:
+                changes: dict[str, Any] = {"logit_bytes": FEW_LOGITS, "checkpointing": True}
+                stacks = [replace(stack, **changes) for stack in stacks]
             expected, _ = updated(stacks[0], PlainUpdates, *settings)
             tensors, updates = updated(stacks[1], CountedUpdates, *settings)
             assert isinstance(updates, CountedUpdates)
