@@ -83,9 +83,9 @@ class Prefix:
         return stored.astype(self.stack.dtype)
 
 
-def stored_form(hidden: mx.array) -> np.ndarray:
+def stored_form(hidden: mx.array) -> mx.array:
     """numpy has no bfloat16: its bits are stored as unsigned integers."""
-    return np.array(hidden.view(mx.uint16) if hidden.dtype == mx.bfloat16 else hidden)
+    return hidden.view(mx.uint16) if hidden.dtype == mx.bfloat16 else hidden
 
 
 def of_stored_form(stored: np.ndarray) -> mx.array:
@@ -104,9 +104,10 @@ def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix
     ]
     mx.eval(own_hidden)
     starts = np.concatenate([[0], np.cumsum([hidden.shape[1] for hidden in own_hidden])])
-    rows = np.concatenate([stored_form(hidden[0]) for hidden in own_hidden])
+    rows = np.concatenate([np.array(stored_form(hidden[0])) for hidden in own_hidden])
 
-    return Prefix(stack, cases, boundary, stored_form(leading[0]), rows, starts.astype(np.int64))
+    leading_rows = np.array(stored_form(leading[0]))
+    return Prefix(stack, cases, boundary, leading_rows, rows, starts.astype(np.int64))
 
 
 def compute_prefix(
@@ -118,7 +119,7 @@ def compute_prefix(
     stack = start.stack
     cases = start.cases
     past, leading = _run_leading(start, boundary)
-    leading_rows = stored_form(leading[0])
+    leading_rows = np.array(stored_form(leading[0]))
     np.save(folder / "leading.npy", leading_rows, allow_pickle=False)
     lengths = [len(row.inputs) - cases.leading for row in cases.rows]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -136,13 +137,14 @@ def compute_prefix(
     def hidden_of(numbers: list[int]) -> mx.array:
         longest = max(lengths[number] for number in numbers)
         hidden = start.hidden([cases.rows[i] for i in numbers], cases.leading + longest)
-        return run_blocks(stack, hidden, start.boundary, boundary, past)
+        # Here: on a GPU a view of a result that is read would wait for the batch behind it.
+        return stored_form(run_blocks(stack, hidden, start.boundary, boundary, past))
 
     order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
     groups = filled_groups(order, [lengths[number] for number in order], tokens_at_once)
     done_rows = 0
     for numbers, outputs in side_by_side([groups], hidden_of):
-        hidden = stored_form(outputs)
+        hidden = np.array(outputs)
         for i, number in enumerate(numbers):
             own_outputs[starts[number] : starts[number + 1]] = hidden[i, : lengths[number]]
         done_rows += len(numbers)
