@@ -165,7 +165,7 @@ def _predict(
     past = leading_past(adapted, prefix)
     position = {number: i for i, number in enumerate(case_numbers)}
     vocabulary = stack.model.args.vocab_size
-    at_once = max(1, LOGIT_BYTES // (4 * vocabulary))
+    most = max(1, LOGIT_BYTES // (4 * vocabulary))
     label_logp = np.empty((len(case_numbers), len(LABELS)), np.float32)
     of_cases = np.zeros((len(case_numbers), 2))
     text_nll = 0.0
@@ -180,14 +180,17 @@ def _predict(
         for i, row in enumerate(rows):
             at = position[numbers[i]]
             losses = []
+            # In parts of nearly equal size: a product of a few rows is rounded otherwise.
+            count = row.first + 1 - leading
+            at_once = -(-count // -(-count // most))
             for start in range(leading, row.first + 1, at_once):
                 stop = min(start + at_once, row.first + 1)
                 logits = project(stack, hidden[i, start - leading : stop - leading])
                 # Of the last position the label follows.
                 following = mx.array(row.inputs[start + 1 : min(stop, row.first) + 1], mx.int32)
-                count = len(following)
-                at_token = mx.take_along_axis(logits[:count], following[:, None], axis=1)[:, 0]
-                losses.append(mx.logsumexp(logits, axis=1)[:count] - at_token)
+                known = len(following)
+                at_token = mx.take_along_axis(logits[:known], following[:, None], axis=1)[:, 0]
+                losses.append(mx.logsumexp(logits, axis=1)[:known] - at_token)
                 # Block by block: one is done before the logits of the next are made.
                 mx.eval(losses[-1], logits)
 
