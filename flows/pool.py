@@ -114,7 +114,10 @@ def versions_here() -> dict[str, str]:
                 digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
 
-    return {"backend": backend().name, "triage": digest.hexdigest()[:12], **versions()}
+    # `metal-nax` where a Mac rounds otherwise than others: its trainings have ids of their own.
+    parts = (backend().name, backend().id_ingredients.get("arithmetic"))
+    name = "-".join(filter(None, parts))
+    return {"backend": name, "triage": digest.hexdigest()[:12], **versions()}
 
 
 def refuse_pool(pool: str) -> None:

@@ -24,7 +24,8 @@ from flows.selection import Narrowing, select
 from tasks.grids.grid import load_grid
 from tasks.landing import SweepRecord, grid_digest
 from tasks.progress import listening
-from tasks.runtime import locks
+from tasks.runtime import device, locks
+from tasks.runtime.backend import METAL
 from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable, Stopped
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
 from tasks.runtime.home import home
@@ -368,6 +369,13 @@ def test_a_machine_of_another_version_gives_its_run_back_for_ten_minutes(machine
     here = versions_here()
     words = f"backend {here['backend']} instead of metal, triage {here['triage']} instead of 0123456789ab;"
     assert words in state.message
+
+
+def test_an_m5_takes_no_run_of_a_sweep_of_other_macs(monkeypatch):
+    monkeypatch.setattr(pool, "backend", lambda: METAL)
+    for chip, name in (("Apple M4", "metal"), ("Apple M5", "metal-nax")):
+        monkeypatch.setattr(device, "chip", lambda chip=chip: chip)
+        assert versions_here()["backend"] == name
 
 
 def test_a_grid_that_was_edited_and_a_mistake_are_failures_and_what_prefect_could_not_do_is_a_crash(machine):
