@@ -24,6 +24,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from deployments.interruptions import kept_awake
 from deployments.server import refuse_unusable_server
 from flows.cli.terminal import console, print_findings, print_line
 from flows.plan import estimated_bytes
@@ -311,7 +312,12 @@ def run_selftest(console: Console) -> tuple[list[Finding], dict[str, Any]]:
     before = conditions()
     measured: dict[str, Any] = {"checks": []}
     failed = []
-    with tempfile.TemporaryDirectory() as folder, console.status("self-test") as status:
+    with (
+        # A child of the self-test may write a moment longer than the self-test lives.
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        console.status("self-test") as status,
+        kept_awake(),
+    ):
 
         def show(event: Event) -> None:
             if isinstance(event, ProgressReport):
