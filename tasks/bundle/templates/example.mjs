@@ -13,7 +13,7 @@ const largest = (x) => LABELS[x.indexOf(Math.max(...x))];
 const llama = await getLlama({ progressLogs: false, logLevel: "error" });
 const model = await llama.loadModel({ modelPath: "model.gguf" });
 const sequence = (await model.createContext({ contextSize: prompt.max_tokens + 64 })).getSequence();
-const withNext = { generateNext: { probabilities: true, options: { temperature: 1 } } };
+const withNext = { generateNext: { probabilities: true, options: { temperature: 1, topK: 0, topP: 1, minP: 0 } } };
 
 for (const line of lines) {
   const tokens = model.tokenize(prompt.before + JSON.parse(line).text.trim() + prompt.after, true);
