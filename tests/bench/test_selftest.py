@@ -20,7 +20,7 @@ from tasks.bench.selftest.run import all_checks, described
 from tasks.precisions import BUILT_IN
 from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
 from tasks.runtime.errors import LostChild
-from tasks.tuning import loss
+from tasks.tuning import loss, model
 from tasks.tuning.lora import Adapted, KeyedDropout
 from tests.bench.training import matmul_flops
 from tests.tuning.traced import traced_graphs
@@ -200,6 +200,11 @@ def slowing_down(monkeypatch):
     monkeypatch.setattr(timings, "updates", lambda adapted: itertools.count(1))
 
 
+def no_window(monkeypatch):
+    visible = model.visible
+    monkeypatch.setattr(model, "visible", lambda query, keys, window: visible(query, keys, None))
+
+
 def nothing_counted(monkeypatch):
     monkeypatch.setattr(kernels, "resident_bytes", lambda: 1 << 30)
 
@@ -212,6 +217,7 @@ PLANTED = {
     "bit: packed against dequantised": logits_off,
     ": fidelity of packed weights": logits_off,
     "bit: loss and gradients against stock mlx-lm": gradients_scaled,
+    "window of 512: loss and gradients against stock mlx-lm": no_window,
     ": head in blocks": scaled(loss, "blocked_logsumexp"),
     ": checkpointed blocks": masks_not_restored,
     ": dropout passes, batched against one by one": masks_by_place_in_the_batch,
