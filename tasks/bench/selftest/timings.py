@@ -68,7 +68,8 @@ def timing_checks(figures: dict[str, Any]) -> Iterator[SelfTestCheck]:
     duration = _of_device(SUSTAINED_SECONDS)
     figures["of"] = (
         f"{MODEL} with random weights, LoRA on {TRAINED_BLOCKS} blocks, dropout {DROPOUT}; a step and a "
-        f"dropout pass of {STEP[0]} x {STEP[1]} tokens, a scoring pass of {SCORED[0]} x {SCORED[1]}; "
+        f"dropout pass of {STEP[0]} x {STEP[1]} tokens, a scoring pass of {SCORED[0]} x {SCORED[1]}, "
+        "a quarter of each the instruction that all share and that is computed once; "
         f"stock mlx-lm on {'packed' if backend().on_gpu else 'the same unpacked'} weights; sustained: "
         f"a step's median seconds in each of {WINDOWS} parts of {duration:.0f} s, few on a CPU"
     )
