@@ -20,9 +20,16 @@ from typing import Any
 from tasks.corpus.manifest import DatasetManifest
 from tasks.grids.grid import shortened
 from tasks.identity import INGREDIENTS
-from tasks.judging.scores_folder import kept_passes
 from tasks.runtime.errors import BadInput, BrokenFolder
-from tasks.runtime.store import ASIDE, PREFIX, aside_of, leftovers, read_manifest, status_below
+from tasks.runtime.store import (
+    ASIDE,
+    PREFIX,
+    aside_of,
+    kept_passes,
+    leftovers,
+    read_manifest,
+    status_below,
+)
 from tasks.tuning.rows import sets_digest
 
 RESULTS = ("experiments", "moved", "baselines", "valid")  # where jobs put adapters and scores

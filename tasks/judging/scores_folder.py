@@ -105,11 +105,6 @@ class EvaluationScores:
     answers: list[WrittenAnswer] | None = None
 
 
-def kept_passes(scores: Path) -> Path:
-    """Where dropout passes are kept until the folder `scores` is complete."""
-    return scores.with_name(f"{scores.name}.passes")
-
-
 def read_scores(folder: Path) -> EvaluationScores:
     """The content of a scores folder. Raises BrokenFolder if a file does not match its digest."""
     manifest = ScoresManifest.read(folder, deep=True)

@@ -304,6 +304,11 @@ def remove(folders: Collection[Path]) -> None:
                 shutil.rmtree(aside)
 
 
+def kept_passes(scores: Path) -> Path:
+    """Where dropout passes are kept until the folder `scores` is complete."""
+    return scores.with_name(f"{scores.name}.passes")
+
+
 def aside_of(folder: Path) -> Path:
     """What a folder that is to be removed is renamed to."""
     return folder.with_name(f"{ASIDE}{folder.name}")

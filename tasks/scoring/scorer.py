@@ -31,7 +31,6 @@ from tasks.judging.scores_folder import (
     PASSES_FILE,
     PASSES_IDS_FILE,
     ScoredCase,
-    kept_passes,
     probability_table,
     read_answer,
     read_cases,
@@ -40,7 +39,7 @@ from tasks.judging.scores_folder import (
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, Kept, ProgressReport
 from tasks.runtime.files import write_atomic
-from tasks.runtime.store import build_folder
+from tasks.runtime.store import build_folder, kept_passes
 from tasks.scoring.arguments import SampleSize, sample_numbers
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS, Scoring

@@ -202,9 +202,9 @@ def test_the_readme_has_the_test_command_of_the_continuous_integration():
 A_PATH = re.compile(r"[\w.-]+(/[\w.-]+)*(/|\.(py|sql|toml|yaml|yml|json|md|csv))|\.ci/run")
 # Files and folders of a reader, of a home or of a model.
 ELSEWHERE = re.compile(
-    r"\.triage/.*|flows/cli/NAME\.py|(data|sources|models|prefixes|experiments|landing|logs|prefect|reports|searches|valid|model|licences)/"
+    r"\.triage/.*|flows/cli/NAME\.py|(data|sources|models|prefixes|experiments|landing|logs|prefect|reports|searches|valid|model|licences|machines)/"
     r"|my_\w+\.(csv|toml)|clinic_cases\.jsonl"
-    r"|manifest\.json|ingredients\.json|best\.toml|training\.json|(bundle|prompt|adapter_config|config)\.json|example\.(py|mjs)|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
+    r"|mac\.json|manifest\.json|ingredients\.json|best\.toml|training\.json|(bundle|prompt|adapter_config|config)\.json|example\.(py|mjs)|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
 )
 
 

@@ -22,7 +22,6 @@ from tasks.experiment import land
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_of
 from tasks.judging.fidelity import fidelity_figures
-from tasks.judging.scores_folder import kept_passes
 from tasks.landing import land_failure
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import base_folder
@@ -32,7 +31,7 @@ from tasks.runtime.backend import backend
 from tasks.runtime.children import forked_steps, run_step
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import Device, Event, ProgressReport, StepWarning
-from tasks.runtime.store import SEAL, read_manifest, seal, verify
+from tasks.runtime.store import SEAL, kept_passes, read_manifest, seal, verify
 from tasks.scoring import job, mc_dropout, scorer
 from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.scorer import greedy_answers

@@ -71,7 +71,7 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(
     tried = []
     events = []
 
-    def child(function, args, folder: Path, on_event, at_most, *, memory_budget, progress):
+    def child(function, args, folder: Path, on_event, at_most, *, memory_budget):
         choice = args["choice"] and MemoryChoice(**args["choice"])
         if chosen:
             write_choice(folder, choice or chosen)

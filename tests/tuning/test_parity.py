@@ -92,7 +92,7 @@ def test_dropout_drops_the_share_that_it_names_scales_the_rest_and_follows_from_
 def test_no_mask_is_drawn_twice_in_an_update_however_many_parts_it_has(dense, monkeypatch):
     drawn = []
     seeded = np.random.SeedSequence
-    monkeypatch.setattr(np.random, "SeedSequence", lambda entropy: drawn.append(entropy) or seeded(entropy))
+    monkeypatch.setattr(np.random, "SeedSequence", lambda words: drawn.append(tuple(words)) or seeded(words))
     adapted = tiny.adapted("llama", 4, dense, tiny.recipe(dropout=0.1))
     whole = tiny.gradients(adapted, tiny.cases(4), key=(1, 2))[2]
     drawn.clear()

@@ -16,13 +16,12 @@ from flows.search import search
 from flows.selection import Narrowing
 from flows.sweep import sweep
 from tasks.identity import INGREDIENTS
-from tasks.judging.scores_folder import kept_passes
 from tasks.removable import matching_names, of_data, sharing_sets
 from tasks.runtime import store
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.store import refuse_while_working, seal
+from tasks.runtime.store import kept_passes, refuse_while_working, seal
 from tests.flows.test_privacy import pieces_of
 from tests.place import refusal
 
