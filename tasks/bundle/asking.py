@@ -157,7 +157,7 @@ def decoded_text(data: bytes) -> str:
 
 
 def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
-    """(case id, text) of each row of a .jsonl, .csv, .tsv or .parquet file, one row in memory at a time.
+    """(case id, text) of each row of a table, one row in memory at a time.
 
     Without a column `case_id` or `id` a case is known by the digest of its text. Raises BadInput
     for a row that cannot be used, and for a file without rows.

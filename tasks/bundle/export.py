@@ -146,6 +146,9 @@ def _fill(
     sizes = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
     card = write_card(bundle, licensing, agreements, variant, base_model, sizes)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{file_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
     return sizes, agreements, licensing["missing"]
 
 
@@ -164,6 +167,7 @@ def _base(bundle: Bundle, base_model: BaseModelSpec, weights: Path) -> dict[str,
         },
         "metadata": {
             "model_id": bundle.model_id,
+            "precision": bundle.precision,
             "weights_digest": variant.digest,
             "tokenizer_digest": variant.tokenizer_digest,
             "source_digest": variant.source_digest,

@@ -296,8 +296,9 @@ def _lengths(
         *of_sample, longest, of_instruction = of_texts
         median, high = np.quantile(of_sample, (0.5, 0.95))
         # A word is a token or more, and so words show the least that is cut.
-        cut = sum(length + of_instruction > max_tokens for length in of_sample)
         most = max(*of_sample, longest)
+        cut = sum(length + of_instruction > max_tokens for length in of_sample)
+        cut = cut or int(most + of_instruction > max_tokens)  # the longest may be in no sample
         lines.append(Lengths(unit, float(median), float(high), most, len(of_sample), cut))
     return lines
 

@@ -36,7 +36,7 @@ from tasks.judging.scores_folder import (
     read_cases,
     write_lines,
 )
-from tasks.runtime.errors import Diverged
+from tasks.runtime.errors import Diverged, TriageError
 from tasks.runtime.events import Emit, Kept, ProgressReport
 from tasks.runtime.files import write_atomic
 from tasks.runtime.store import build_folder, kept_passes
@@ -206,9 +206,15 @@ def _write_passes(
         write_atomic(kept / f"{number}.npz", archive.getvalue())
         scorer.emit(Kept())
 
-    passes = dropout_passes(
-        scorer.adapted, prefix, sample, count, scorer.seed, scorer.emit, finished, keep
-    )
+    try:
+        passes = dropout_passes(
+            scorer.adapted, prefix, sample, count, scorer.seed, scorer.emit, finished, keep
+        )
+    except TriageError:
+        # Passes that were refused once all had ended must not be taken up again by the next run.
+        if len(list(kept.glob("*.npz"))) == count:
+            shutil.rmtree(kept)
+        raise
     np.save(folder / PASSES_FILE, passes, allow_pickle=False)
     case_ids = [test.records[number]["case_id"] for number in sample]
     (folder / PASSES_IDS_FILE).write_text(json.dumps(case_ids))

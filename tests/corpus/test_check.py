@@ -242,14 +242,21 @@ def test_lengths_in_tokens_are_those_of_an_even_sample_and_of_the_longest_text(t
     assert check_data(table, (), {"tiny": path}).lengths == lines
 
 
-def test_texts_that_a_model_cannot_read_whole_are_counted_in_words_or_in_tokens_with_the_instruction(tmp_path):
-    entries = [*rows(30), *({"text": " ".join(["so"] * count), "label": "GP"} for count in (90, 99, 100))]
+def test_texts_that_a_model_cannot_read_whole_are_counted_in_words_or_in_tokens_with_the_instruction(
+    tmp_path, monkeypatch
+):
+    entries = [*rows(30), *({"text": " ".join(["so"] * count), "label": "GP"} for count in (90, 100, 99))]
     table = Data(source=str(write(tmp_path / "a.jsonl", entries)))
     prompt = load_prompt()
     room = 98 + len(prompt.instruction.split())
     cut = finding_of(check_data(table, (), {}, prompt, room), "texts that are cut")
     assert (cut.level, cut.detail) == ("warning", "at least 2 of 33, in words") and f"is {room}" in cut.remedy
     assert not any(one.name == "texts that are cut" for one in check_data(table, (), {}, prompt, room + 2).findings)
+    with monkeypatch.context() as patch:
+        patch.setattr(check_module, "SAMPLE", 20)  # every other text, and so not the longest
+        assert finding_of(check_data(table, (), {}, prompt, room + 1), "texts that are cut").detail.startswith(
+            "at least 1 of 17"
+        )
     write_tiny_tokenizer(tmp_path, chat=True)
     tokens = finding_of(
         check_data(table, (), {"tiny": tmp_path / "tokenizer.json"}, prompt, room), "texts that are cut"

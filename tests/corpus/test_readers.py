@@ -172,6 +172,13 @@ def test_all_rows_that_are_no_cases_are_named_at_once_with_one_line_for_all_unkn
         assert tomllib.loads(line[0])["labels"] == {"later": "GP", "urgent": "?", "soon": "?", "now": "?"}
 
 
+def test_words_that_are_too_many_to_be_labels_are_not_shown_since_they_may_be_names(tmp_path):
+    rows = [{"text": f"story {n}", "label": f"Miller{chr(97 + n)}"} for n in range(13)]
+    assert refusal(jsonl(tmp_path, *rows[:12])).count("miller") == 24
+    message = refusal(jsonl(tmp_path, *rows))
+    assert "miller" not in message.casefold() and "are 13 words, which are not shown" in message
+
+
 def test_all_contradictions_of_a_file_are_named_at_once(tmp_path):
     rows = [{"text": f"story {n % 4}", "label": ("ED", "GP")[n // 4]} for n in range(8)]
     message = refusal(jsonl(tmp_path, *rows))

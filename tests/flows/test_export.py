@@ -32,7 +32,7 @@ from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, Locked
-from tasks.runtime.files import read_lines
+from tasks.runtime.files import file_digest, read_lines
 from tasks.runtime.store import SEAL, read_manifest, refuse_while_working, seal, verify
 from tasks.spec import LABELS
 from tasks.tuning.lora import adapter_config, adapter_weights, add_lora, load_variant
@@ -191,7 +191,7 @@ def test_the_call_on_the_card_decides_a_text_in_fifteen_lines_that_need_stock_ml
 
 
 def test_a_folder_is_whole_sealed_and_holds_no_text_of_a_case(place, plain, fused):
-    ours = {"README.md", "Notice", "bundle.json", "prompt.json", "example.py"}
+    ours = {"README.md", "Notice", "SHA256SUMS", "bundle.json", "prompt.json", "example.py"}
     model = {"model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json",
              "tokenizer_config.json"}  # fmt: skip
     of_plain, of_fused = ({path.name for path in folder.glob("[!.]*")} for folder in (plain, fused[0]))
@@ -202,6 +202,9 @@ def test_a_folder_is_whole_sealed_and_holds_no_text_of_a_case(place, plain, fuse
         whole = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
         assert not [text for text in texts(place) if text[:30].encode() in whole]
         assert str(place.folder).encode() not in whole, "no path of the machine that made it"
+        files = {path for path in folder.rglob("[!.]*") if path.is_file()} - {folder / "SHA256SUMS"}
+        sums = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
+        assert {folder / name: digest for digest, name in sums} == {path: file_digest(path) for path in files}
 
 
 def test_an_adapter_names_what_it_belongs_to_and_its_tensors_are_those_that_were_trained(place, plain):

@@ -210,11 +210,12 @@ def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_i
 def test_dead_dropout_is_refused_not_reported_as_certainty(study, monkeypatch, tmp_path):
     """The earlier attempt's defect: evaluation mode left dropout off, and every vote was unanimous."""
     spec, args, _ = study["tiny-llama", "balanced_safe"]
-    monkeypatch.setattr(KeyedDropout, "__call__", lambda self, x: x)
-    with pytest.raises(TriageError, match="dropout was not active"):
+    with monkeypatch.context() as patch, pytest.raises(TriageError, match="dropout was not active"):
+        patch.setattr(KeyedDropout, "__call__", lambda self, x: x)
         score(args, tmp_path / "dead")
 
     assert not (tmp_path / "dead").exists()
+    score(args, tmp_path / "dead")  # none of the refused passes is taken up again
     assert spec.seed != mc_dropout.PASS_KEY
 
 

@@ -12,11 +12,12 @@ const largest = (x) => LABELS[x.indexOf(Math.max(...x))];
 
 const llama = await getLlama({ progressLogs: false, logLevel: "error" });
 const model = await llama.loadModel({ modelPath: "model.gguf" });
-const sequence = (await model.createContext({ contextSize: prompt.max_tokens + 64 })).getSequence();
+const texts = lines.map((line) => model.tokenize(prompt.before + JSON.parse(line).text.trim() + prompt.after, true));
+const contextSize = Math.max(prompt.max_tokens, ...texts.map((tokens) => tokens.length)) + 64; // of a longer text it loses the start
+const sequence = (await model.createContext({ contextSize })).getSequence();
 const withNext = { generateNext: { probabilities: true, options: { temperature: 1, topK: 0, topP: 1, minP: 0 } } };
 
-for (const line of lines) {
-  const tokens = model.tokenize(prompt.before + JSON.parse(line).text.trim() + prompt.after, true);
+for (const tokens of texts) {
   const logp = []; // log P(answer | prompt): of its tokens, each after the prompt and those before it
   for (const answer of prompt.answers) {
     const read = [...tokens, ...answer.slice(0, -1)].map((t, i) => (i < tokens.length - 1 ? t : [t, withNext]));

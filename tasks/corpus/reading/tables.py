@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus.case import MOST_SHOWN, Case, normal_text, several, text_digest, with_one_spelling
+from tasks.corpus.case import Case, normal_text, several, text_digest, with_one_spelling
 from tasks.corpus.reading.rows import Row, RowReader, missing_columns
 from tasks.runtime.errors import BadInput
 from tasks.spec import Columns, EvaluationSet, Label
@@ -23,6 +23,7 @@ LabelledRow = tuple[Path, int, Label]
 NumberedRow = tuple[int, dict[str, Any]]
 """A line number (row number for Parquet), counted from 1, and the values by column name."""
 
+MOST_LABEL_WORDS = 12  # unknown ones: a column with more is not one of labels
 SAVE_AS_CSV = (
     "save a workbook's sheet as CSV, in Excel by File > Save As > CSV UTF-8 (Comma delimited), in "
     "Numbers by File > Export To > CSV"
@@ -300,7 +301,7 @@ def numbered_cases(paths: Iterable[Path], columns: Columns) -> Iterator[tuple[Pa
             more = f" (also {several(numbers[1:])})" if numbers[1:] else ""
             sentences.append(f"{place(path, numbers[0])}{more}: {reason}")
         labels = f" {_unknown_labels(reader.unknown, columns)}" if reader.unknown else ""
-        raise BadInput(several(sentences, " ") + labels)
+        raise BadInput(f"{several(sentences, ' ').removesuffix('.')}.{labels}")
 
 
 def no_cases(source: Path | str, columns: Columns) -> BadInput:
@@ -313,9 +314,14 @@ def no_cases(source: Path | str, columns: Columns) -> BadInput:
 
 def _unknown_labels(counts: Counter[str], columns: Columns) -> str:
     """What to do about label words in so many rows, with one line of TOML for all of them."""
-    shown = several([f"{word!r} ({count})" for word, count in counts.most_common()])
+    if len(counts) > MOST_LABEL_WORDS:
+        return (
+            f"Unknown in '{columns.label_column}' are {len(counts):,} words, which are not shown since "
+            "so many may be names; name the right column as label_column (--label-column)."
+        )
+    shown = ", ".join(f"{word!r} ({count})" for word, count in counts.most_common())
     # "?" is no label, so that a word that is left as it is gets no wrong one.
-    words = dict.fromkeys((word for word, _ in counts.most_common(MOST_SHOWN)), "?")
+    words = dict.fromkeys((word for word, _ in counts.most_common()), "?")
     # TOML has no surrogate pairs, so that other characters stand for themselves.
     meanings = {
         json.dumps(word, ensure_ascii=False): of for word, of in (columns.labels | words).items()
