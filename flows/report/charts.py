@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -296,8 +296,8 @@ def in_page(svg: str, prefix: str, alt_text: str) -> str:
     return f'<svg {box} role="img" aria-label="{text}"><title>{text}</title>{content}'
 
 
-def as_file(svg: str, alt_text: str) -> str:
-    """The SVG as a file of its own, on white."""
-    light = re.sub(r"var\(--(\w+)\)", lambda variable: LIGHT[variable.group(1)], svg)
-    head, content = light.split(">", 1)
+def as_file(svg: str, alt_text: str, colours: Mapping[str, str] = LIGHT) -> str:
+    """The SVG as a file of its own, on paper of its own."""
+    coloured = re.sub(r"var\(--(\w+)\)", lambda variable: colours[variable.group(1)], svg)
+    head, content = coloured.split(">", 1)
     return f'{head} font-family="{FONT}"><title>{escape(alt_text)}</title>{content}'

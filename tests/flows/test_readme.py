@@ -48,7 +48,7 @@ EXCEPTIONS = {
     "uv run mypy": "runs in tests/test_quality.py",
     "uv run python -m tests.bench.": "measures for minutes; tests/bench/test_benchmarks.py runs smaller ones",
     "uv run prefect deployment run": "needs a server with deployments; tests/flows/test_up.py runs them",
-    "uv run python -m tests.published.write": "writes into the checkout; tests/published compares what it wrote",
+    "uv run python -m tests.published.": "writes into the checkout; tests/published compares what it wrote",
     "triage --install-completion": "writes into the configuration of the user's shell",
     "export PREFECT_": "sets a variable of the shell",
     "export PREFECT_API_URL": "sets a variable of the shell",

@@ -15,6 +15,7 @@ from scipy import stats
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
+from tests.published.picture import COLOURS, HEADING, seeds_chart
 from tests.published.write import AGAINST_LINEAR, PRECISION_MEANS, PRECISIONS, publish, publish_landing
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_precisions import land as land_at
@@ -229,6 +230,17 @@ def in_recipes(values, influences):
     of_each = of_trainings**2 / (recipes * (seeds - 1)) + of_groups**2 / (groups - 1) + rest**2 / rest_freedom
     half = stats.t.ppf(0.975, square**2 / of_each) * np.sqrt(square / influences.size)
     return values.mean(), values.mean() - half, values.mean() + half
+
+
+def test_the_picture_of_the_readme_shows_the_published_seeds(published_file):
+    chart = seeds_chart(published_file)
+    figures = {record["mark"]: record["figure"] for record in chart.table().records}
+    assert len(figures) == 8 and figures["most probable label seed 43 one training a side"] == "-2.998 [-5.559, -0.4377]"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for theme in COLOURS:
+        path = FOLDER / "study" / f"seeds-{theme}.svg"
+        assert chart.alt(HEADING) in path.read_text(encoding="utf-8"), "uv run python -m tests.published.picture"
+        assert str(path.relative_to(ROOT)) in readme
 
 
 def test_intervals_of_the_published_study_are_those_of_an_independent_recomputation(published_file):
