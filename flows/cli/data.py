@@ -178,7 +178,7 @@ def data_check(
         for line in report.sets:
             groups = ", ".join(line.groups) or "none"
             print_line(console, f"Groups of {line.name} ({len(line.groups)}): {groups}")
-        print_line(console, f"Pairs of nearly the same text ({len(report.similar)}):")
+        print_line(console, f"Pairs of the same text, or nearly it ({len(report.similar)}):")
         for first, second, share in report.similar:
             print_line(console, f"  {share:.0%}  {first}  and  {second}")
 

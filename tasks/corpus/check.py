@@ -28,8 +28,8 @@ from tasks.corpus.near_copies import BATCH, SimilarTexts, Sketch
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import Prompt
 from tasks.corpus.reading.sources import Located, locate
-from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix
-from tasks.corpus.splits import COPY, LEAKS, limited_sets, quotas, split_shares
+from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix, read_set
+from tasks.corpus.splits import COPY, LEAKS, check_apart, limited_sets, quotas, split_shares
 from tasks.corpus.vignettes.sets import derive_again, evaluation_records, sets_of
 from tasks.runtime.errors import BadInput, Finding, Level
 from tasks.spec import LABELS, Data, EvaluationSet, Training
@@ -55,6 +55,9 @@ WITHOUT_ED = {
     "calibration": "without ED no threshold can be chosen, so safety recipes cannot be judged",
     "test": "without ED there is no ED recall, so no gate can pass",
 }
+
+# Of a pair in two sets, with near_copies = "drop".
+LEAVES: tuple[Level, str] = ("warning", "a copy leaves train before calibration before valid")
 
 Split = Mapping[str, Sequence[Case]]
 Numbers = NDArray[Any]
@@ -95,7 +98,7 @@ class Lengths:
 class CorpusReport:
     """What `triage data check` shows.
 
-    `similar`: places of two nearly equal texts, and their share of common runs of words.
+    `similar`: places of two equal or nearly equal texts, and their share of common runs of words.
     """
 
     sets: list[SetLine]
@@ -162,29 +165,29 @@ def check_data(
     lines = _set_lines(rows)
     similar = _similar(rows)
     split: Split = {}
-    split_finding = None
+    split_findings: list[Finding] = []
     if data.near_copies == "drop" or not {*SETS} <= {*rows.sets}:
-        split, split_finding = _try_split(data, sources, lines)
+        split, split_findings = _try_split(data, sources, lines)
     id_columns = {entry.name for entry in evaluation_sets if entry.id_column}
     if data.id_column:
         id_columns |= {*SETS, "all"}
 
-    leak: tuple[Level, str] = ("error", LEAKS["text"][-1])
-    if data.near_copies == "drop":
-        leak = ("warning", "a copy leaves train before calibration before valid")
+    # Where copies leave, what is left is judged by our split, whose sentence names what stays wrong.
+    drops = data.near_copies == "drop"
+    pairs = _same_texts(rows)
     findings = [
-        *_repeated_texts(rows, leak),
-        _repeated_ids(rows, id_columns),
-        _near_copies(rows, similar, leak),
+        *_repeated_texts(rows, pairs, drops),
+        _repeated_ids(rows, id_columns, drops),
+        _near_copies(rows, similar, drops),
     ]
-    findings += _crossing_groups(rows, {one.name for one in evaluation_sets if one.is_familiar})
+    familiar = {one.name for one in evaluation_sets if one.is_familiar}
+    findings += _crossing_groups(rows, familiar, drops)
     if rows.groups:
         findings.append(_groups_with_ed(lines, split))
     findings += _missing_labels(lines)
     if data.source == "embedded":
         findings.append(_derived_labels(data, evaluation_sets))
-    if split_finding:
-        findings.append(split_finding)
+    findings += split_findings
     findings += _certifiable_recall(lines, split, data)
     if prompt is not None and prompt.examples:
         findings.append(_examples_in(rows, prompt))
@@ -196,7 +199,10 @@ def check_data(
         remedy = f"they lose their middle: raise training.max_tokens, which is {max_tokens}"
         findings.append(Finding("texts that are cut", "warning", detail, remedy))
 
-    places = [(rows.place(a), rows.place(b), share) for a, b, share in similar]
+    same = [
+        (a, b, 1.0) for a, b, crosses in zip(*pairs[:2], pairs[2]["side"], strict=True) if crosses
+    ]
+    places = [(rows.place(a), rows.place(b), share) for a, b, share in [*same, *similar]]
     return CorpusReport(lines, findings, lengths, places)
 
 
@@ -328,24 +334,34 @@ def _set_lines(rows: Rows) -> list[SetLine]:
     return lines
 
 
-def _repeated_texts(rows: Rows, leak: tuple[Level, str]) -> list[Finding]:
-    """Rows with the same text: repeats, contradictions, texts on two sides."""
-    # Rows with the same text become neighbours, in the order of the input.
+def _same_texts(rows: Rows) -> tuple[Numbers, Numbers, pd.DataFrame]:
+    """Every two neighbours of the rows with one text, in the order of the input, and in which columns
+    they differ.
+    """
     texts = rows.column("text")
     order = np.argsort(texts, kind="stable")
     is_same = texts[order[:-1]] == texts[order[1:]]
     a = order[:-1][is_same]
     b = order[1:][is_same]
     first = rows.table.iloc[a].reset_index(drop=True)
-    differs = first != rows.table.iloc[b].reset_index(drop=True)
+    return a, b, first != rows.table.iloc[b].reset_index(drop=True)
 
+
+def _repeated_texts(
+    rows: Rows, pairs: tuple[Numbers, Numbers, pd.DataFrame], drops: bool
+) -> list[Finding]:
+    """Rows with the same text: repeats, contradictions, texts on two sides."""
+    a, b, differs = pairs
     is_leak = differs["side"]
     # Nothing is learned from test and evaluation sets, so a text may have another label in each.
     is_scored_twice = ~is_leak & differs["set"]
     is_contradiction = differs["label"] & ~is_scored_twice
+    if drops:  # one of the two leaves, whatever their labels are
+        is_contradiction &= ~is_leak
     is_elsewhere = ~is_contradiction & ~is_leak & ~is_scored_twice & differs["file"]
     is_repeat = ~(is_contradiction | is_leak | is_scored_twice | is_elsewhere)
     deletion = "delete one of the two"
+    leak = LEAVES if drops else ("error", LEAKS["text"][-1])
     kinds: list[tuple[str, Any, Level, str]] = [
         ("repeated rows", is_repeat, "warning", "kept once"),
         ("same text in two files of one set", is_elsewhere, "error", deletion),
@@ -359,7 +375,7 @@ def _repeated_texts(rows: Rows, leak: tuple[Level, str]) -> list[Finding]:
     ]
 
 
-def _repeated_ids(rows: Rows, id_columns: Collection[str]) -> Finding:
+def _repeated_ids(rows: Rows, id_columns: Collection[str], drops: bool) -> Finding:
     """Rows with the same id. `id_columns`: the sets whose id column the user names.
 
     Ids are compared within the data set and within each evaluation set: two files may both count
@@ -378,7 +394,10 @@ def _repeated_ids(rows: Rows, id_columns: Collection[str]) -> Finding:
     a = first[is_error].to_numpy()
     b = table["row"][is_error].to_numpy()
     name = "same id" if id_columns else "same id, other text"
-    return _pairs_finding(rows, name, a, b, "error", "give each its own id")
+    sets = rows.column("set")
+    leaves = drops and bool((sets[a] != sets[b]).all())
+    level, remedy = LEAVES if leaves else ("error", "give each its own id")
+    return _pairs_finding(rows, name, a, b, level, remedy)
 
 
 def _pairs_finding(
@@ -406,7 +425,7 @@ def _similar(rows: Rows) -> SimilarTexts:
     ]
 
 
-def _near_copies(rows: Rows, similar: SimilarTexts, leak: tuple[Level, str]) -> Finding:
+def _near_copies(rows: Rows, similar: SimilarTexts, drops: bool) -> Finding:
     """Nearly equal texts: across sides they leak; the split keeps those of one table together."""
     every = rows.sketch.every
     basis = f" (from 1 in {every} runs of words)" if every > 1 else ""
@@ -421,7 +440,8 @@ def _near_copies(rows: Rows, similar: SimilarTexts, leak: tuple[Level, str]) -> 
     alike = f"most alike: {rows.place(a)} and {rows.place(b)}, {share:.0%} of their runs of words"
     detail = f"{len(similar)} pairs, {len(copies)} of them copies{basis}"
     if leaks:
-        return Finding(f"{name} across sets", leak[0], detail, f"{leak[1]}; {alike}; all: --list")
+        level, remedy = LEAVES if drops else ("error", LEAKS["text"][-1])
+        return Finding(f"{name} across sets", level, detail, f"{remedy}; {alike}; all: --list")
     if not rows.is_split_by_us:
         name += " across sets"
     together = "copies are kept in one set; " if copies else ""
@@ -444,7 +464,7 @@ def _examples_in(rows: Rows, prompt: Prompt) -> Finding:
     return Finding(name, "error", str(len(copies)), remedy)
 
 
-def _crossing_groups(rows: Rows, familiar: Collection[str]) -> list[Finding]:
+def _crossing_groups(rows: Rows, familiar: Collection[str], drops: bool) -> list[Finding]:
     """Groups with cases on two sides, and rows without a group.
 
     `familiar`: sets that are about the groups of train.
@@ -467,8 +487,8 @@ def _crossing_groups(rows: Rows, familiar: Collection[str]) -> list[Finding]:
     if len(crossing):
         first = table[table["group"].isin(crossing[:SHOWN])].drop_duplicates("group").index
         places = ", ".join(map(rows.place, first))
-        remedy = f"keep a group's cases in one set; groups of {places}"
-        findings = [Finding(name, "error", detail, remedy)]
+        level, remedy = LEAVES if drops else ("error", "keep a group's cases in one set")
+        findings = [Finding(name, level, detail, f"{remedy}; groups of {places}")]
 
     if ungrouped := int((~has_group).sum()):
         remedy = "each counts as a group of its own"
@@ -535,26 +555,36 @@ def _derived_labels(data: Data, evaluation_sets: Sequence[EvaluationSet]) -> Fin
 
 def _try_split(
     data: Data, sources: Sequence[Located], lines: Sequence[SetLine]
-) -> tuple[Split, Finding]:
-    """The sets into which the project splits a table, or what is given as train; none where they leave
-    a model nothing to learn from or to be judged by, or with too many cases to try.
+) -> tuple[Split, list[Finding]]:
+    """The sets into which the project splits a table, or what is given as train, and what copies leave
+    of given sets; none where they leave a model nothing to learn from or to be judged by, share
+    something, or with too many cases to try.
     """
     name = "our split"
     learned = [line for line in lines if line.name in (*SETS, "all")]
     if sum(line.rows for line in learned) > MOST_SPLIT:
         remedy = "too many cases to try: `triage data card` splits them, and names what is wrong"
-        return {}, Finding(name, "warning", "not tried", remedy)
+        return {}, [Finding(name, "warning", "not tried", remedy)]
 
     try:
-        split, *_ = limited_sets(data, sources)
+        split, apart, left_out = limited_sets(data, sources)
+        if data.near_copies == "drop":
+            for source in sources[1:]:
+                columns = source.columns
+                assert isinstance(columns, EvaluationSet)
+                cases = read_set(list(itertools.chain(*source.files.values())), columns)
+                check_apart(columns, cases, apart, sources)
     except BadInput as error:
         # What lacks a label can still be an evaluation set.
         level: Level = "error" if all(learned[0].labels) else "warning"
-        return {}, Finding(name, level, "cannot be trained on", str(error).removesuffix("."))
+        return {}, [Finding(name, level, "cannot be trained on", str(error).removesuffix("."))]
 
     counts = {name: Counter(case.label for case in cases) for name, cases in split.items()}
     sizes = [f"{name} {n.total():,} ({n['ED']:,} ED)" for name, n in counts.items()]
-    return split, Finding(name, "ok", ", ".join(sizes))
+    findings = [Finding(name, "ok", ", ".join(sizes))]
+    if leaving := ", ".join(f"{name} {count}" for name, count in left_out.items() if count):
+        findings.insert(0, Finding("copies that leave", "warning", leaving, LEAVES[1]))
+    return split, findings
 
 
 def _certifiable_recall(lines: Sequence[SetLine], split: Split, data: Data) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tasks.corpus.case import (
+    MOST_SHOWN,
     SETS,
     Case,
     compared_digest,
@@ -273,6 +274,8 @@ def _leaks(sets: Sets, kinds: Sequence[str], sources: Sources) -> str:
             for a, first, b, second, share in pairs
         ]
         _, wrong, remedy = LEAKS[kind]
+        if kind == "text" and len(pairs) > MOST_SHOWN:
+            remedy = f"`triage data check GRID --list` names all; {remedy}"
         leaks += [f"{wrong} ({len(pairs)}): {several(shown, '; ')}; {remedy}."] * bool(pairs)
     return " ".join(leaks)
 

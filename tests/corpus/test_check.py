@@ -130,7 +130,7 @@ def test_what_crosses_given_sets_fails_and_the_list_places_each_pair_without_a_w
 
     result = run("check", str(source), "--list")
     assert "Groups of train (4): a, b, d, e\n" in result.stdout and "Groups of test (2): a, c\n" in result.stdout
-    assert "Pairs of nearly the same text (1):\n" in result.stdout
+    assert "Pairs of the same text, or nearly it (2):\n" in result.stdout
     assert f"{source / 'train.jsonl'}, line 31  and  {source / 'test.jsonl'}, line 31\n" in result.stdout
     assert "knee" not in result.stdout and result.exit_code == 1
     table = write(tmp_path / "a.jsonl", [*rows(60, group="Condition 3"), *rows(60, 100, group="condition  3")])

@@ -189,7 +189,26 @@ def test_copies_in_given_sets_are_refused_all_at_once_or_leave_train_first_and_n
     copies = {name: [case.case_id[-1] for case in lines(folder, name)[10:]] for name in SETS}
     assert copies == {"train": ["e"], "valid": ["b"], "calibration": [], "test": ["a", "c", "d", "e"]}
     assert "a set that keeps it: train 2, calibration 2, valid 2." in (folder / prepare.CARD).read_text()
-    assert not check_data(data, (), {}).errors
+    report = check_data(data, (), {})
+    leaving = next(one for one in report.findings if one.name == "copies that leave")
+    assert not report.errors and leaving.detail == "train 2, calibration 2, valid 2"
+
+
+def test_the_check_passes_where_copies_leave_with_their_id_group_or_label_and_fails_where_one_of_these_stays(tmp_path):
+    source = planted_copies(tmp_path / "given")
+    data = Data(source=str(source), near_copies="drop")
+
+    def add(name: str, *case: str) -> None:
+        with (source / f"{name}.jsonl").open("a") as file:
+            file.write(to_json(Case(*case)) + "\n")
+
+    add("train", "same", long_text(700), "ED", "group")
+    add("test", "same", long_text(700) + " now", "GP", "group")
+    assert not check_data(data, (), {}).errors and lines(prepare_dataset(data, tmp_path / "home"), "test")
+    add("train", "other", long_text(900), "ED", "group")
+    assert "The same group is in two sets (1): test.jsonl, line 15 and train.jsonl, line 15" in refused(data, tmp_path)
+    (split,) = (one for one in check_data(data, (), {}).findings if one.level == "error")
+    assert split.name == "our split" and "line 15 and train.jsonl, line 15" in split.remedy
 
 
 def test_what_copies_leave_is_split_and_copies_of_an_evaluation_set_leave_the_learned_sets_alone(tmp_path):
@@ -227,7 +246,12 @@ def test_more_pairs_than_are_shown_are_counted_and_the_setting_adds_nothing_to_a
         cases = [Case(f"{name}-{i}", long_text(100 * i) + more, LABELS[i % 3]) for i in range(30)]
         (source / f"{name}.jsonl").write_text("".join(to_json(case) + "\n" for case in cases))
     sentence = refused(Data(source=str(source)), tmp_path)
-    assert "(30): " in sentence and sentence.count("test.jsonl, line") == 20 and " and 10 more; delete" in sentence
+    assert (
+        "(30): " in sentence
+        and sentence.count("test.jsonl, line") == 20
+        and (" and 10 more; `triage data check GRID --list` names all; delete" in sentence)
+    )
+    assert len(check_data(Data(source=str(source)), (), {}).similar) == 30
 
     default, refuse, drop = ({}, {"near_copies": "refuse"}, {"near_copies": "drop"})
     of = [
