@@ -126,7 +126,6 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
 
     figures = (learned or recipes)[0]
     recall, accuracy = (figures[metric] for metric in FIGURES)
-    primary = primary_of(recall, study)
     if not learned:
         row = max(
             (of_recipe[metric] for of_recipe in recipes for metric in FIGURES),
@@ -137,7 +136,7 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
             f"largest difference is {in_points(row, ' points')} in {NAMES[row.metric]} "
             f"({row.base_model} {row.recipe})."
         )
-        return Answer(sentence, details, primary)
+        return Answer(sentence, details, primary_of(row, study))
 
     about = f"{recall.base_model} {recall.recipe}, {counted(recall.seeds, 'seed')}"
     if recall.seeds == 1:
@@ -156,7 +155,7 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
         if unnamed := len(rows) - len(named):
             named.append(f"{unnamed} more with --pairs")
         sentences.append(f"ED recall of other recipes that learn: {'; '.join(named)}.")
-    return Answer(" ".join(sentences), details, primary)
+    return Answer(" ".join(sentences), details, primary_of(recall, study))
 
 
 def primary_of(row: Row, study: Study) -> Primary:

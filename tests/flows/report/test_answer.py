@@ -136,11 +136,13 @@ def test_where_no_recipe_learned_something_the_sentence_says_so_and_names_the_la
     land_baseline(tmp_path, 0.9)
     load_all(tmp_path)
     (study,) = studied()
-    sentence = answer(study).sentence
+    found = answer(study)
+    sentence = found.sentence
     assert sentence.startswith("Nothing can be said about 4 bits against 8 bits, since a model gains less than half of")
     ruled = [row for row in study.recipes if (row.metric, row.rule) in RULED]
     largest = min(row.difference for row in ruled)
     assert f"is {100 * largest:+.1f} points [" in sentence and "(smol r2)." in sentence
+    assert found.primary.row.difference == largest and found.primary.name == "smol r2", "the picture is of the sentence"
 
 
 RULED = {("accuracy", "argmax"), ("ed_recall", "target_recall")}
