@@ -253,8 +253,6 @@ def work_left(
     """
     all_layers = selection.grid.training.num_layers  # at which untuned models are scored
     judged = sizes.keys() - {"train", "valid"}
-    # A moved adapter is judged by the rules that it has, so without calibration.
-    moved = judged - {"calibration"}
     steps = Steps()
     # The sets of which activations are read: by variant, prompt, window and number of blocks. A
     # prompt by its title, since the prompt itself, with answer words, cannot be a key.
@@ -274,7 +272,8 @@ def work_left(
         layers = spec.training.num_layers
         own_steps = operations(spec, sizes)
         moves = moves_of(selection.grid, spec, selection.variants)
-        scored = cases_of(judged) + len(moves) * cases_of(moved)
+        # A moved adapter is scored on calibration, too: there its rules are chosen again.
+        scored = cases_of(judged) * (1 + len(moves))
         steps += Steps(
             training=0.0 if cell.trained else own_steps.training,
             scoring=_of_cases(model, layers, scored),
@@ -287,7 +286,7 @@ def work_left(
         for variant, trained, names in (
             (precision, layers, judged if cell.trained else sizes.keys()),
             (precision, all_layers, judged),
-            *((precision, layers, moved) for precision in moves),
+            *((precision, layers, judged) for precision in moves),
         ):
             frozen = max(0, _shape(model).num_hidden_layers - trained)
             window = spec.training.max_tokens

@@ -39,7 +39,7 @@ from flows.pool import sweep_in_pool
 from flows.report.figures import counted
 from flows.selection import EVERYTHING, GridName, Narrowing, Selection, moves_of, select
 from tasks.baselines import baselines, fidelity, zero_shot
-from tasks.experiment import evaluate, evaluate_sets, land, move_adapter, train
+from tasks.experiment import choose_again, evaluate, evaluate_sets, land, move_adapter, train
 from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.landing import SweepRecord, refill_warehouse, some_results_wait
 from tasks.precisions import Precision
@@ -210,10 +210,11 @@ def submit_experiments(
             of_scoring = limits(spec, SCORING)
             for precision in moves_of(grid, spec, variants):
                 variant = variant_of(spec.model, precision)
-                step = move_adapter.submit(
-                    spec, training, scores, precision, variant, data, names, of_scoring
-                )
-                moves.append(Part(f"move {spec.cell_id} to {precision.name}", [step]))
+                moved = (spec, training, scores, precision, variant, data, names, of_scoring)
+                name = f"move {spec.cell_id} to {precision.name}"
+                kept = move_adapter.submit(*moved)
+                again = choose_again.submit(*moved, return_state=False, wait_for=[kept])
+                moves += [Part(name, [kept]), Part(f"{name}, threshold chosen again", [again])]
 
     # One for each base model, after its experiments: these have cached the activations that it reads.
     for model in selection.models:

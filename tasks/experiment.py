@@ -1,7 +1,7 @@
 """Steps of one experiment: train it; score it on calibration and test, with its dropout passes, and
 on the further evaluation sets of its grid, each reported separately; land it; and judge the same
-adapter by the same rules at another precision, where only the frozen weights differ. Models run in
-child processes.
+adapter at another precision, where only the frozen weights differ: by the same rules, and by rules
+that are chosen again there. Models run in child processes.
 """
 
 import json
@@ -29,7 +29,7 @@ from tasks.runtime.home import home
 from tasks.runtime.shared import bring_adapter, share_adapter, shared_folder
 from tasks.runtime.store import intact_manifest
 from tasks.scoring.arguments import ScoringJob, TrainedJob
-from tasks.spec import ExperimentSpec, evaluation_id, short_digest
+from tasks.spec import CHOSEN_AGAIN, KEPT, ExperimentSpec, evaluation_id, short_digest
 from tasks.tuning.rows import TrainingOutcome, reporting_to, train_experiment, training_rows
 
 
@@ -88,6 +88,7 @@ def score(
     log: str,
     emit: Emit,
     at_most: float | None,
+    judged_from: dict[str, Path] | None = None,
 ) -> bool:
     """Score the sets whose folders are not complete, in one job; whether there were any."""
     unscored = {
@@ -96,7 +97,9 @@ def score(
         if intact_manifest(folder, deep=True) is None
     }
     if unscored:
-        job = ScoringJob(**dict(trained), sets=unscored, rules_from=rules_from)
+        job = ScoringJob(
+            **dict(trained), sets=unscored, rules_from=rules_from, judged_from=judged_from or {}
+        )
         run_job("tasks.scoring.job:run", job, log, emit, at_most)
     return bool(unscored)
 
@@ -171,50 +174,124 @@ def move_adapter(
     """evaluation_ids of a trained adapter on the variant of another precision: on test, then on the
     further `sets`; lands as an experiment of kind moved_adapter.
 
-    `scores`: id of the adapter's own, whose threshold and scaling are used here too. Chosen again,
-    they would compensate the very shift that is to be seen. `at_most` holds for an attempt on test,
-    and for one on the further sets.
+    `scores`: id of the adapter's own, whose threshold and scaling are used here too: chosen again,
+    as in choose_again, they make up for the shift. `at_most` holds for an attempt on test, and for
+    one on the further sets.
     """
     weights = VariantManifest.read(variant)
     cell, moved_id = moved_training(spec, training, scores, precision, weights)
-    folders = {
-        name: home() / "moved" / scores_of(spec, moved_id, data, name) for name in ("test", *sets)
-    }
-    ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
-    if is_landed(moved_id) and all(is_landed(id) for id in ids.values()):
-        return as_cached(list(ids.values()), moved_id)
+    folders = _moved_folders(spec, moved_id, data, sets)
+    ids = [evaluation_id(folder.name) for folder in folders.values()]
+    if is_landed(moved_id) and all(map(is_landed, ids)):
+        return as_cached(ids, moved_id)
 
     trained = _trained_job(spec, training, variant, data)
     rules_from = trained.adapter / "scores" / scores
     score_moved(trained, rules_from, folders, publisher(f"move {cell}"), at_most)
+    origin = {"source_training_id": training, "source_scores_id": scores, "moved_rules": KEPT}
+    _land_moved(spec, cell, moved_id, precision, weights, data, folders, origin)
 
-    dataset = DatasetManifest.read(data)
-    rows = {
-        name: evaluation_rows(spec, folder, dataset, name, is_moved=True)
-        for name, folder in folders.items()
-    }
-    # The moved adapter takes the place of a training.
-    on_variant = spec.model_copy(update={"precision": precision})
-    tables: Rows = training_rows(on_variant, moved_id, weights, dataset, TrainingOutcome())
-    tables["experiment"][0] |= {
-        "cell_id": cell,
-        "recipe": f"{spec.recipe.name} from {spec.precision.name}",
-        "recipe_kind": "moved_adapter",
+    return ids
+
+
+@step(
+    "move {spec.model.name} {spec.precision.name} {spec.recipe.name} to {precision.name}, "
+    "threshold chosen again"
+)
+def choose_again(
+    spec: ExperimentSpec,
+    training: str,
+    scores: str,
+    precision: Precision,
+    variant: Path,
+    data: Path,
+    sets: Sequence[str] = (),
+    at_most: float | None = None,
+) -> list[str]:
+    """As move_adapter, which comes first, by rules that are chosen again on calibration at this
+    precision: the probabilities of test and of the further sets are those of the kept rules, and
+    the model runs over calibration alone.
+    """
+    weights = VariantManifest.read(variant)
+    _, kept_id = moved_training(spec, training, scores, precision, weights)
+    cell, moved_id = moved_training(spec, training, scores, precision, weights, again=True)
+    folders = _moved_folders(spec, moved_id, data, sets)
+    ids = [evaluation_id(folder.name) for folder in folders.values()]
+    if is_landed(moved_id) and all(map(is_landed, ids)):
+        return as_cached(ids, moved_id)
+
+    trained = _trained_job(spec, training, variant, data)
+    rules_from = trained.adapter / "scores" / scores
+    emit = publisher(f"move {cell}")
+    kept = _moved_folders(spec, kept_id, data, sets)
+    score_moved(trained, rules_from, kept, emit, at_most)  # where another machine has landed them
+    score_moved(trained, rules_from, folders, emit, at_most, judged_from=kept)
+    origin = {
         "source_training_id": training,
         "source_scores_id": scores,
+        "moved_rules": CHOSEN_AGAIN,
+    }
+    _land_moved(spec, cell, moved_id, precision, weights, data, folders, origin)
+
+    return ids
+
+
+def _moved_folders(
+    spec: ExperimentSpec, moved_id: str, data: Path, sets: Sequence[str]
+) -> dict[str, Path]:
+    """The scores folders of a moved adapter, by set."""
+    return {
+        name: home() / "moved" / scores_of(spec, moved_id, data, name) for name in ("test", *sets)
+    }
+
+
+def _land_moved(
+    spec: ExperimentSpec,
+    cell: str,
+    moved_id: str,
+    precision: Precision,
+    weights: VariantManifest,
+    data: Path,
+    folders: dict[str, Path],
+    origin: dict[str, str],
+) -> None:
+    """Land a moved adapter, in the place of a training, with its evaluations. `origin`: columns of
+    its experiment.
+    """
+    dataset = DatasetManifest.read(data)
+    is_kept = origin["moved_rules"] == KEPT
+    rows = {
+        name: evaluation_rows(spec, folder, dataset, name, is_moved=is_kept)
+        for name, folder in folders.items()
+    }
+    on_variant = spec.model_copy(update={"precision": precision})
+    tables: Rows = training_rows(on_variant, moved_id, weights, dataset, TrainingOutcome())
+    recipe = f"{spec.recipe.name} from {spec.precision.name}"
+    tables["experiment"][0] |= origin | {
+        "cell_id": cell,
+        "recipe": recipe if is_kept else f"{recipe} again",
+        "recipe_kind": "moved_adapter",
         "finished_at": rows["test"]["evaluation"][0]["created_at"],
     }
-    evaluations = [(ids[name], "evaluation", evaluated) for name, evaluated in rows.items()]
+    evaluations = [
+        (evaluation_id(folders[name].name), "evaluation", evaluated)
+        for name, evaluated in rows.items()
+    ]
     land_together([(moved_id, "training", tables), *evaluations])
-
-    return list(ids.values())
 
 
 def moved_training(
-    spec: ExperimentSpec, training: str, scores: str, precision: Precision, weights: VariantManifest
+    spec: ExperimentSpec,
+    training: str,
+    scores: str,
+    precision: Precision,
+    weights: VariantManifest,
+    again: bool = False,
 ) -> tuple[str, str]:
-    """The cell of a moved adapter, and its id as an experiment of its own."""
-    recipe = f"{spec.recipe.name}-from{spec.precision.name}"
+    """The cell of a moved adapter, and its id as an experiment of its own. `again`: its rules are
+    chosen again.
+    """
+    recipe = f"{spec.recipe.name}-from{spec.precision.name}{'-again' if again else ''}"
     cell = f"{spec.model.name}-{precision.name}-{recipe}-s{spec.seed}"
     ingredients: dict[str, Any] = {
         "training": training,
@@ -223,6 +300,8 @@ def moved_training(
     }
     if spec.recipe.dropout > 0 and not spec.scoring.moved_passes:
         ingredients["passes"] = False
+    if again:
+        ingredients["again"] = True
     return cell, f"{cell}-{short_digest(ingredients)}"
 
 
@@ -232,12 +311,15 @@ def score_moved(
     folders: dict[str, Path],
     emit: Emit,
     at_most: float | None = None,
+    judged_from: dict[str, Path] | None = None,
 ) -> None:
-    """Score the sets whose folders are not complete: test first, since the others use its rules."""
+    """Score the sets whose folders are not complete: test first, since the others use its rules.
+    `judged_from`: as in ScoringJob.
+    """
     test = folders["test"]
-    score(trained, {"test": test}, rules_from, f"move-{test.name}", emit, at_most)
+    score(trained, {"test": test}, rules_from, f"move-{test.name}", emit, at_most, judged_from)
 
     sets = {name: folder for name, folder in folders.items() if name != "test"}
     # A log of its own for other sets: `forget` reads in it what was made of which data set.
     names = short_digest({name: folder.name for name, folder in folders.items()})
-    score(trained, sets, test, f"move-sets-{test.name}-{names}", emit, at_most)
+    score(trained, sets, test, f"move-sets-{test.name}-{names}", emit, at_most, judged_from)

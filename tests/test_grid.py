@@ -190,7 +190,13 @@ def test_a_primary_claim_takes_its_recipes_seeds_and_adapters_that_the_grid_move
 
     moved = CLAIMING.replace("[safety]", 'sides = ["mxfp4", "8bit"]\n[safety]', 1)
     moves = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]'])
-    assert moves.primary_claim.digest != claim.digest
+    assert moves.primary_claim.digest != claim.digest and moves.primary_claim.threshold == "kept"
+    spelled_out = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]', "primary.threshold=kept"])
+    assert spelled_out.primary_claim.digest == moves.primary_claim.digest
+    both = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]', "primary.threshold=both"])
+    assert both.primary_claim.digest != moves.primary_claim.digest
+    with pytest.raises(BadInput, match="primary.threshold: the grid trains at 4bit, so no adapter that is moved there"):
+        load_grid(grid_file(CLAIMING), ["primary.threshold=chosen_again"])
     cells = [list(experiments(g, known_models(g))) for g in (grid, load_grid(grid_file(SMOKE), ["seeds=[42, 43]"]))]
     assert cells[0] == cells[1], "it decides no experiment"
 

@@ -13,8 +13,8 @@ CREATE TABLE schema_migrations (
     applied_at TIMESTAMP NOT NULL,
     duckdb_version VARCHAR NOT NULL
 );
-COMMENT ON TABLE schema_migrations IS 'What made this file: its tables (version 1001), and its views and comments (version 0).';
-COMMENT ON COLUMN schema_migrations.version IS '1001: the tables; 0: views and comments';
+COMMENT ON TABLE schema_migrations IS 'What made this file: its tables (version 1002), and its views and comments (version 0).';
+COMMENT ON COLUMN schema_migrations.version IS '1002: the tables; 0: views and comments';
 COMMENT ON COLUMN schema_migrations.name IS 'schema or views';
 COMMENT ON COLUMN schema_migrations.sha256 IS 'digest of the SQL that made them';
 COMMENT ON COLUMN schema_migrations.applied_at IS 'when they were made, UTC';
@@ -138,7 +138,8 @@ CREATE TABLE experiment (
     settings_digest VARCHAR,
     source_training_id VARCHAR,
     source_digest VARCHAR,
-    source_scores_id VARCHAR
+    source_scores_id VARCHAR,
+    moved_rules VARCHAR CHECK (moved_rules IN ('kept', 'chosen_again'))
 );
 COMMENT ON TABLE experiment IS 'One row per training, diverged and failed ones too, or baseline; NULL: not reached or not measured.';
 COMMENT ON COLUMN experiment.training_id IS 'names the training: weights, recipe, data, engine and backend';
@@ -191,7 +192,8 @@ COMMENT ON COLUMN experiment.memory_budget_bytes IS 'bytes that the training may
 COMMENT ON COLUMN experiment.checkpointed_blocks IS 'whether blocks were computed again in the backward pass, to save memory';
 COMMENT ON COLUMN experiment.settings_digest IS 'digest of all that decides a training but weights, precision and seed';
 COMMENT ON COLUMN experiment.source_training_id IS 'the training whose adapter was moved; NULL for a training of its own';
-COMMENT ON COLUMN experiment.source_scores_id IS 'the scores whose rules judge a moved adapter; NULL for a training of its own, and in rows of earlier versions';
+COMMENT ON COLUMN experiment.source_scores_id IS 'the scores of a moved adapter at its own precision, whose rules it keeps or chooses again; NULL for a training of its own, and in rows of earlier versions';
+COMMENT ON COLUMN experiment.moved_rules IS 'of a moved adapter: whether its threshold and scaling were kept, or chosen_again on calibration at this precision; NULL for a training of its own, and in rows of earlier versions, which kept them';
 
 CREATE TABLE training_curve (
     training_id VARCHAR NOT NULL,
@@ -296,10 +298,20 @@ COMMENT ON COLUMN prediction.p_ed IS 'probability of ED';
 COMMENT ON COLUMN prediction.p_gp IS 'probability of GP';
 COMMENT ON COLUMN prediction.p_home IS 'probability of HOME';
 COMMENT ON COLUMN prediction.nll IS 'negative log-likelihood of the true completion, for each token, in nats; NULL for a baseline';
-COMMENT ON COLUMN prediction.argmax IS 'the most probable label';
+COMMENT ON COLUMN prediction.argmax IS 'the most probable label; by the calibrated probabilities where rules are chosen again';
 COMMENT ON COLUMN prediction.decision IS 'what the primary rule decides; NULL where the rule is not available';
 COMMENT ON COLUMN prediction.target_recall IS 'decision by the threshold on p(ED); NULL where the rule is not available';
 COMMENT ON COLUMN prediction.min_cost IS 'decision of least expected cost; NULL where the rule is not available';
+
+CREATE TABLE calibration_prediction (
+    evaluation_id VARCHAR NOT NULL,
+    case_id VARCHAR NOT NULL,
+    label VARCHAR NOT NULL CHECK (label IN ('ED', 'GP', 'HOME')),
+    p_ed DOUBLE NOT NULL CHECK (p_ed BETWEEN 0 AND 1.000001),
+    p_gp DOUBLE NOT NULL CHECK (p_gp BETWEEN 0 AND 1.000001),
+    p_home DOUBLE NOT NULL CHECK (p_home BETWEEN 0 AND 1.000001)
+);
+COMMENT ON TABLE calibration_prediction IS 'One row per evaluation on test and calibration case: probabilities that its rules were chosen on. No view reads them. A moved adapter that keeps its rules has those of its training; rows of earlier versions have none.';
 
 CREATE TABLE metric (
     evaluation_id VARCHAR NOT NULL,
@@ -356,14 +368,14 @@ COMMENT ON COLUMN decision_rule.allowed_misses IS 'target_recall: calibration em
 COMMENT ON COLUMN decision_rule.misses IS 'calibration emergencies that the threshold missed';
 COMMENT ON COLUMN decision_rule.n_ed IS 'emergencies of the calibration set';
 COMMENT ON COLUMN decision_rule.bound IS 'lower 95 % bound of the threshold''s ED recall on the calibration cases';
-COMMENT ON COLUMN decision_rule.temperature IS 'min_cost: divides log p before the softmax';
-COMMENT ON COLUMN decision_rule.bias_ed IS 'min_cost: added to log p(ED) before the softmax';
-COMMENT ON COLUMN decision_rule.bias_gp IS 'min_cost: added to log p(GP) before the softmax';
-COMMENT ON COLUMN decision_rule.bias_home IS 'min_cost: added to log p(HOME) before the softmax';
-COMMENT ON COLUMN decision_rule.at_bound IS 'min_cost: whether the fit stopped at the edge of what is allowed';
+COMMENT ON COLUMN decision_rule.temperature IS 'min_cost, and argmax where rules are chosen again: divides log p before the softmax';
+COMMENT ON COLUMN decision_rule.bias_ed IS 'added to log p(ED) / temperature before the softmax';
+COMMENT ON COLUMN decision_rule.bias_gp IS 'added to log p(GP) / temperature before the softmax';
+COMMENT ON COLUMN decision_rule.bias_home IS 'added to log p(HOME) / temperature before the softmax';
+COMMENT ON COLUMN decision_rule.at_bound IS 'whether the fit of temperature and biases stopped at the edge of what is allowed';
 COMMENT ON COLUMN decision_rule.calibration_digest IS 'digest of the calibration set''s cases';
 COMMENT ON COLUMN decision_rule.chosen_at IS 'when the rule was chosen, UTC; before test_scored_at';
-COMMENT ON COLUMN decision_rule.test_scored_at IS 'when the scoring of the judged set began, UTC';
+COMMENT ON COLUMN decision_rule.test_scored_at IS 'when the scoring of the judged set began, UTC; where rules are chosen again, when its scores were taken up';
 
 CREATE TABLE gate (
     evaluation_id VARCHAR NOT NULL,

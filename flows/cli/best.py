@@ -40,6 +40,7 @@ from tasks.runtime.children import forked_steps
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.home import home
+from tasks.spec import KEPT
 from warehouse.connect import quoted
 
 OF_WINNER = ("evaluation_id", "training_id", "value", "valid_digest", "set_digest")
@@ -82,6 +83,12 @@ def best(
     name = found.study
     board = leaderboard_rows(evaluation_ids(name))
     ranking, left_out = rank(candidates(board, name, precision, max_megabytes), by, over_triage)
+    chosen = {(row.source_training_id, row.precision) for row in board if row.moved_rules != KEPT}
+    left_out |= {
+        row.cell_id: "its rule was not chosen at its precision"
+        for row in board
+        if row.moved_rules == KEPT and (row.source_training_id, row.precision) not in chosen
+    }
     reasons = "; ".join(f"{cell} ({reason})" for cell, reason in left_out.items())
     if not ranking:
         raise BadInput(
@@ -156,8 +163,10 @@ def best(
 def candidates(
     board: Sequence[Row], study: str, precision: str | None, max_megabytes: float | None
 ) -> list[Row]:
-    """The trained models of a study's `board` that are wanted, on the test set that was judged last."""
-    trained = [row for row in board if not row.is_baseline]
+    """The trained models of a study's `board` that are wanted, on the test set that was judged last;
+    moved adapters by the rule that was chosen again.
+    """
+    trained = [row for row in board if not row.is_baseline and row.moved_rules != KEPT]
     # Random weights show that a path works, no more.
     trained = [row for row in trained if not row.random_weights] or trained
     if not trained:
@@ -257,6 +266,8 @@ def _print_winner(row: Row, board: Sequence[Row]) -> None:
     ]
     print_table(console, Table(title, records))
     print_table(console, gate_table(row.evaluation_id))
+    if row.bundle.origin:
+        print_line(console, row.bundle.origin)
     if row.bundle.warning:
         print_line(console, row.bundle.warning, style="bold")
     # Not its cell, which another study may have trained too.

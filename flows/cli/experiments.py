@@ -10,11 +10,12 @@ from flows.cli.terminal import errors, print_line, printable, refresh_warehouse
 from flows.report.rows import EARLIER, Row, grouped, rows_of
 from tasks.bundle.bundle import BundledModel, read_bundle
 from tasks.bundle.from_evaluation import WeightsGone, bundle_of_evaluation
+from tasks.precisions import UNPACKED
 from tasks.runtime.children import run_step
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.home import ask, expanded, home
-from tasks.spec import ExperimentSpec
+from tasks.spec import KEPT, ExperimentSpec
 from warehouse.connect import quoted
 
 
@@ -93,9 +94,10 @@ def _why_absent(experiment: str, cells: Sequence[str]) -> str:
     return f"{sentence}; it has, closest name first: {', '.join(names)}."
 
 
-def find_model(name: str) -> BundledModel:
-    """`name`: a folder with a bundle, or a cell, training or
-    evaluation id, or the beginning of one.
+def find_model(name: str, precision: str | None = None) -> BundledModel:
+    """`name`: a folder with a bundle, or a cell, training or evaluation id, or the beginning of one.
+    `precision`: that to which its adapter was moved, of an experiment. The rule of a moved adapter
+    is the one chosen again, never the one that it had.
 
     Raises BadInput, with the nearest names, where there is no such finished experiment.
     """
@@ -115,6 +117,8 @@ def find_model(name: str) -> BundledModel:
 
     # Real weights before random ones, and the latest of them.
     evaluation = sorted(on_test, key=lambda row: not row.random_weights)[-1]
+    if evaluation.moved_rules == KEPT or (precision and not evaluation.is_baseline):
+        evaluation = _chosen_at(precision, evaluation)
     try:
         model = bundle_of_evaluation(home(), evaluation.evaluation_id)
     except WeightsGone as gone:
@@ -131,9 +135,37 @@ def find_model(name: str) -> BundledModel:
 
     # On which evaluation the model's rule and gates rest, apart from what a program reads.
     rests = f"{evaluation.cell_id}: its evaluation on test, {origin_of(evaluation)}"
-    sentences = (f"{rests} ({evaluation.evaluation_id}).", note_on_others(evaluation))
+    origin = model.bundle.origin
+    sentences = (f"{rests} ({evaluation.evaluation_id}).", origin, note_on_others(evaluation))
     print_line(errors, " ".join(filter(None, sentences)))
     return model
+
+
+def _chosen_at(precision: str | None, evaluation: Row) -> Row:
+    """The latest evaluation of the same adapter on the same cases at a precision, else at its own, by
+    a rule that was chosen there. Raises BadInput where there is none.
+    """
+
+    def key(row: Row) -> str:
+        return "bf16" if row.precision.startswith(UNPACKED) else str(row.precision)
+
+    precision = precision or key(evaluation)
+    source = evaluation.source_training_id or evaluation.training_id
+    rows = rows_of(
+        "evaluation_summary WHERE evaluation_set = 'test' AND moved_rules IS DISTINCT FROM 'kept' "
+        f"AND coalesce(source_training_id, training_id) = {quoted(source)} "
+        f"AND set_digest = {quoted(evaluation.set_digest)} ORDER BY created_at, evaluation_id"
+    )
+    by_precision = {key(row): row for row in rows}
+    if precision not in by_precision:
+        raise BadInput(
+            f"The rule of {evaluation.cell_id} was chosen at {', '.join(by_precision)}, and not at "
+            f"{precision}, where its threshold means something else; run its sweep with "
+            f'scoring.move_adapters = ["{precision}"], which chooses it again.'
+        )
+    row = by_precision[precision]
+    row.others = []
+    return row
 
 
 def _make_weights(spec: ExperimentSpec) -> None:

@@ -23,6 +23,10 @@ Adapter = Annotated[
 Gguf = Annotated[
     bool, typer.Option("--gguf", help="also write a GGUF file for llama.cpp (SmolLM2)")
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="as its adapter was moved to this precision, e.g. mxfp4"),
+]
 Push = Annotated[
     str | None,
     typer.Option(metavar="REPO", help="upload it to this Hub repository (owner/name), private"),
@@ -38,6 +42,7 @@ def export(
     folder: Folder,
     adapter: Adapter = False,
     gguf: Gguf = False,
+    precision: Precision = None,
     push: Push = None,
     public: Public = False,
     unsafe: Unsafe = False,
@@ -51,7 +56,7 @@ def export(
         raise BadInput("A GGUF file holds the fused weights; leave out --adapter or --gguf.")
     folder = folder.resolve()
     refuse_filled(folder)
-    model = find_model(experiment)
+    model = find_model(experiment, precision)
     if model.folder != home():
         raise BadInput(f"{experiment} is an export already; name the experiment itself.")
     bundle = model.bundle

@@ -99,8 +99,12 @@ def print_plan(console: Console, selection: Selection) -> None:
 
         if claim := selection.grid.primary_claim:
             seeds = ", ".join(map(str, claim.seeds or ()))
+            threshold = ""
+            if claim.sides[0] not in {precision.name for precision in selection.grid.compared}:
+                rules = {"both": "kept and chosen again"}.get(claim.threshold, claim.threshold)
+                threshold = f", threshold {rules.replace('_', ' ')}"
             say(
-                f"primary  {claim.base_model} {claim.recipe}, {' against '.join(claim.sides)}, seeds "
+                f"primary  {claim.base_model} {claim.recipe}, {' against '.join(claim.sides)}{threshold}, seeds "
                 f"{seeds}: {' and '.join(claim.figures)}, margin {claim.margin:g}; it lands when "
                 f"the sweep starts, as {claim.digest}"
             )

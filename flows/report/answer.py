@@ -23,7 +23,7 @@ from flows.report.rows import (
     rows_of,
 )
 from tasks.precisions import UNPACKED
-from tasks.spec import ED_AUROC
+from tasks.spec import CHOSEN_AGAIN, ED_AUROC, KEPT
 from warehouse.comparison.crossed import (
     CANNOT_CONCLUDE,
     LOWER_IS_BETTER,
@@ -78,11 +78,14 @@ class Primary:
 
 @dataclass(frozen=True)
 class Answer:
-    """`sentence` answers; `details` say what it rests on, and what else was compared."""
+    """`sentence` answers; `details` say what it rests on, and what else was compared. `others`: a claim's
+    second arm of moved adapters, beside its first.
+    """
 
     sentence: str
     details: list[str] = field(default_factory=list)
     primary: Primary | None = None
+    others: Sequence[Primary] = ()
 
 
 def answer(study: Study) -> Answer:
@@ -102,7 +105,7 @@ def answer(study: Study) -> Answer:
         given = _of_recipes(recipes, study)
 
     sentence = f"{given.sentence} {_gates(study.board)}".strip()
-    return Answer(sentence, [*given.details, *_resources(study.pairs)], given.primary)
+    return Answer(sentence, [*given.details, *_resources(study.pairs)], given.primary, given.others)
 
 
 def by_metric(rows: Collection[Row]) -> Figures:
@@ -307,8 +310,9 @@ def _of_claim(claim: Row, study: Study) -> Answer:
     fixed = f"This is the study's primary claim, fixed on {when} before its first result."
     if claim.changed_after_results:
         fixed = f"This claim was made or changed on {when}, after results existed: not beforehand."
-    pairs = _claimed_pairs(claim, study.board)
-    if not pairs:
+    both = (KEPT, CHOSEN_AGAIN) if claim.threshold == "both" else (claim.threshold,)
+    arms = {rules: _claimed_pairs(claim, study.board, rules) for rules in both}
+    if not any(arms.values()):
         against = " against ".join(map(bits_of, sides))
         sentence = (
             f"Nothing can be said about {against} yet: the study's primary claim, about {about}, "
@@ -316,27 +320,43 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         )
         return Answer(sentence, [fixed])
 
-    compared = _compared(pairs.values(), NAMES, claim.margin)
+    moved_ids = {row.evaluation_id for row in study.board if row.moved_rules}
     sentences = []
     shares = []
-    for metric in claim.figures:
-        row = compared[metric]
-        units = counted(row.groups, "group") if row.groups else counted(row.cases, "case")
-        of = f"{about}, {counted(row.seeds, 'training')} a side, {units}"
-        sentences.append(_sentence(row, of, sides))
-        shares.append(_share(row, claim.reference, study.baseline))
+    intervals: list[Row] = []
+    primaries = []
+    for rules, pairs in arms.items():
+        if not pairs:
+            continue
+        compared = _compared(pairs.values(), NAMES, claim.margin)
+        is_moved = any(side in moved_ids for side, _ in pairs.values())
+        name = f"{about}, threshold {rules.replace('_', ' ')}" if is_moved else about
+        for metric in claim.figures:
+            row = compared[metric]
+            units = counted(row.groups, "group") if row.groups else counted(row.cases, "case")
+            of = f"{name}, {counted(row.seeds, 'training')} a side, {units}"
+            also = ""
+            if is_moved and metric == "ed_recall" and "over_triage" not in claim.figures:
+                also = f"over-triage {in_points(compared['over_triage'])}"
+            sentences.append(_sentence(row, of, sides, also))
+            shares.append(_share(row, claim.reference, study.baseline))
+        first = claim.figures[0]
+        seeds = _seed_differences(study, pairs, first)
+        primaries.append(Primary(name, sides, compared[first], seeds))
+        intervals += compared.values()
 
-    if missing := [str(seed) for seed in claim.seeds if seed not in pairs]:
+    missing = [
+        str(seed) for seed in claim.seeds if any(seed not in pairs for pairs in arms.values())
+    ]
+    if missing:
         fixed += f" Seeds {', '.join(missing)} are missing: it is not complete yet."
-    first = claim.figures[0]
-    seeds = _seed_differences(study, pairs, first)
-    details = [*filter(None, shares), fixed, _about_intervals(compared.values())]
-    return Answer(" ".join(sentences), details, Primary(about, sides, compared[first], seeds))
+    details = [*dict.fromkeys(filter(None, shares)), fixed, _about_intervals(intervals)]
+    return Answer(" ".join(sentences), details, primaries[0], primaries[1:])
 
 
-def _claimed_pairs(claim: Row, board: Collection[Row]) -> dict[int, tuple[str, str]]:
+def _claimed_pairs(claim: Row, board: Collection[Row], rules: str) -> dict[int, tuple[str, str]]:
     """By seed, the evaluations of both sides. A side that was not trained has the adapters of the
-    reference, moved.
+    reference, moved, by rules that were kept or chosen again.
     """
     found: dict[int, dict[str, str]] = {}
     for row in board:
@@ -346,7 +366,10 @@ def _claimed_pairs(claim: Row, board: Collection[Row]) -> dict[int, tuple[str, s
         of_seed = found.setdefault(row.seed, {})
         if row.recipe == claim.recipe and row.is_trained:
             of_seed[precision] = row.evaluation_id
-        elif row.recipe == f"{claim.recipe} from {claim.reference}":
+        elif (
+            row.moved_rules == rules
+            and row.recipe.removesuffix(" again") == f"{claim.recipe} from {claim.reference}"
+        ):
             of_seed.setdefault(precision, row.evaluation_id)
     wanted = (claim.side, claim.reference)
     return {

@@ -19,9 +19,10 @@ from flows.report.table import Table, markdown_rows
 from tasks.bundle.bundle import Bundle, ExportAgreement
 from tasks.bundle.terms import base_repository, is_gemma
 from tasks.models.manifest import VariantManifest
-from tasks.spec import LABELS, BaseModelSpec
+from tasks.spec import CHOSEN_AGAIN, KEPT, LABELS, BaseModelSpec
 from warehouse.connect import quoted, snapshot
 
+THRESHOLD_KEPT = "threshold kept"  # the column of a moved adapter by the rule that it had
 HUB_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit"}
 # Metrics of the card by their names in the warehouse, and as the Hub knows them.
 METRICS = {
@@ -64,6 +65,13 @@ def model_card(
             and (row.precision is None or (row.base_model, row.precision) == same)
         }
         baselines = [latest[recipe] for recipe in (*BASELINES, UNTUNED) if recipe in latest]
+        if evaluation.moved_rules == CHOSEN_AGAIN:
+            source = (evaluation.source_training_id, evaluation.precision, KEPT)
+            baselines[:0] = [
+                row
+                for row in rows
+                if (row.source_training_id, row.precision, row.moved_rules) == source
+            ][-1:]
         metrics = metrics_of([evaluation, *baselines], METRICS)
         study = Study(None, [evaluation], ids=[evaluation.evaluation_id])
         tables = {
@@ -114,7 +122,8 @@ def results(
     metrics: Mapping[tuple[str, str, str], Row],
 ) -> Table:
     """A line for each metric: the model by its own rule beside baselines by the same one, each with
-    its own threshold. A constant answer decides alike by every rule.
+    its own threshold. A constant answer decides alike by every rule. A moved adapter stands beside
+    itself with its threshold kept.
     """
     rule = bundle.rule.name
     records = []
@@ -126,7 +135,7 @@ def results(
         for row in baselines:
             applied = "argmax" if row.recipe in CONSTANT_ANSWERS else rule
             metric = metrics.get((row.evaluation_id, applied, name))
-            record[listed_name(row)] = metric_cell(metric)
+            record[THRESHOLD_KEPT if row.moved_rules else listed_name(row)] = metric_cell(metric)
         why = own.method if own.low is not None else own.note or own.method
         records.append(record | {"cases": str(own.n), "interval by": why})
     return Table("Results", records)

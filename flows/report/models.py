@@ -47,6 +47,10 @@ from tasks.spec import LABELS
 from warehouse.connect import listed
 
 NONE = "-"
+ARMS = (
+    "from8bit: an adapter that was trained at 8 bits, threshold kept; from8bit-again: the same, "
+    "threshold chosen again on calibration, as offsets of the most probable label are"
+)
 NO_MODEL = "no language model"
 RULES = {"argmax": "argmax", "target_recall": "target recall", "min_cost": "min cost"}
 FALSE_NEGATIVES = "ed_false_negative_rate"  # the gate that holds below its threshold; 1 - recall
@@ -69,7 +73,7 @@ def first_table(study: Study, digits: int = 1) -> Table:
     """The models of a study and the linear baseline, in percent, by the same rules."""
     board = [row for row in study.models if not row.is_baseline]
     own = sum(row.is_trained for row in board)
-    moved = len(board) - own
+    moved = {(row.source_training_id, row.precision) for row in board if row.moved_rules}
     if (baseline := study.baseline) is not None:
         board.append(baseline)
     marked = not only_random_weights(study.board)
@@ -84,12 +88,12 @@ def first_table(study: Study, digits: int = 1) -> Table:
         }
         for row in board
     ]
-    counts = [counted(own, "model"), *([counted(moved, "moved adapter")] if moved else [])]
+    counts = [counted(own, "model"), *([counted(len(moved), "moved adapter")] if moved else [])]
     row = study.board[0]
     title = f"{' and '.join(counts)} on {row.cases:,} test cases, {row.emergencies:,} of them emergencies"
     if study.set_name:
         title += f" ({study.set_name.partition(' (')[0]})"
-    return Table(
+    table = Table(
         title,
         records,
         '"FROM leaderboard"',
@@ -99,6 +103,7 @@ def first_table(study: Study, digits: int = 1) -> Table:
             "in the order of their gates, then of ED recall, by each one's own rule",
         ),
     )
+    return table.noted(ARMS if moved else None)
 
 
 def _records(rows: Board) -> list[Record]:
@@ -120,7 +125,8 @@ def leaderboard(study: Study) -> Table:
     precisions = {row.precision: None for row in study.board if row.precision}
     unpacked = [reference_note(name) for name in precisions if name.startswith(UNPACKED)]
     table = Table(TITLES["leaderboard"], _records(study.models), '"FROM leaderboard"')
-    return table.noted(rules_note(study.board), restated, *unpacked)
+    arms = ARMS if any(row.moved_rules for row in study.board) else None
+    return table.noted(rules_note(study.board), arms, restated, *unpacked)
 
 
 def rules_note(board: Board) -> str:

@@ -96,7 +96,7 @@ def made_report(
             name=study.name or EVERYTHING,
             study=study,
             answer=given,
-            picture=primary_chart(given.primary),
+            picture=primary_chart(given.primary, *given.others),
             first=first_table(study),
             sections=sections,
             cases=cases,

@@ -37,6 +37,14 @@ FIGURES = {
 MEAN, TRAINING, BASELINE = "mean", "one training", "linear baseline"
 OWN = "own"  # the arm of the models that were trained at the precision at which they are judged
 
+
+def in_arm(recipe: str, adapter: str) -> str:
+    """A recipe with the arm of a moved adapter: `tuned from 8bit, threshold kept`."""
+    if adapter == OWN:
+        return recipe
+    return f"{recipe} {adapter}{'' if ',' in adapter else ', threshold kept'}"
+
+
 # --- 4 against 8 bits -------------------------------------------------------------------------------
 
 
@@ -87,11 +95,13 @@ def pair_table(pairs: Sequence[Row]) -> Table:
     return Table(TITLES["pair_table"], records, '"FROM quantization_comparison"')
 
 
-def primary_chart(primary: Primary | None) -> Chart | None:
-    """The comparison that the answer is about: its mean with interval and margin, and each training."""
+def primary_chart(primary: Primary | None, *others: Primary) -> Chart | None:
+    """The comparison that the answer is about, and others with its sides: the mean with interval and
+    margin, and each training.
+    """
     if primary is None or not is_number(primary.row.difference):
         return None
-    return _forest("", " minus ".join(map(bits_of, primary.sides)), [primary])
+    return _forest("", " minus ".join(map(bits_of, primary.sides)), [primary, *others])
 
 
 def _forest(title: str, sides: str, lines: Sequence[Primary]) -> Chart:
@@ -170,7 +180,7 @@ def flips(study: Study) -> Section:
             | {"flagged": flagged}
         )
         # On two lines: a recipe's name is as long as a model's and a change's.
-        change = row.change.removeprefix("adapter moved ")
+        change = row.change.removeprefix("adapter moved ").replace(", ", "\n")
         label = f"{row.base_model} {change}\n{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
         marks.append({"label": label, "series": "lost", "x": -row.ed_lost})
         marks.append({"label": label, "series": "gained", "x": row.ed_gained})
@@ -202,8 +212,8 @@ def frontier(study: Study) -> Section:
     marks: dict[str, list[Mark]] = {}
     for row in rows:
         evaluation = by_id[row.evaluation_id]
-        is_moved = row.adapter not in (OWN, f"from {row.precision}")
-        recipe = f"{row.recipe} {row.adapter}" if is_moved else row.recipe
+        is_moved = row.adapter.partition(",")[0] != f"from {row.precision}"
+        recipe = in_arm(row.recipe, row.adapter) if is_moved else row.recipe
         of_model = marks.setdefault(row.base_model, [])
         same_size = sum(mark["bytes"] == row.stored_bytes for mark in of_model)
         mark = {"series": row.precision, "kind": f"{recipe}{random_mark(row)}"}
@@ -293,7 +303,8 @@ def fidelity(study: Study) -> Section:
         column = OVER_ADAPTERS.get((row.metric, row.rule))
         if column is None:
             continue
-        name = f"{row.base_model} {row.precision} {row.recipe} {row.adapter}{random_mark(row)}"
+        recipe = in_arm(row.recipe, row.adapter)
+        name = f"{row.base_model} {row.precision} {recipe}{random_mark(row)}"
         record = means.setdefault(
             (name, row.evaluation_set, row.set_digest, row.reference),
             {
@@ -312,7 +323,7 @@ def fidelity(study: Study) -> Section:
     rows = _of_board(study, rows_of("precision_comparison", only=study.ids))
     pairs = []
     for row in rows:
-        recipe = row.recipe if row.adapter == OWN else f"{row.recipe} {row.adapter}"
+        recipe = in_arm(row.recipe, row.adapter)
         name = f"{row.base_model} {row.precision} {recipe_name(recipe, row.seed)}{random_mark(row)}"
         pairs.append(
             {"precision": name, "against": row.reference, "set": row.evaluation_set}

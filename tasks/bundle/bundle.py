@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
 from tasks.runtime.errors import BadInput
-from tasks.spec import CostMatrix, Label, PromptChoice, Recipe, Strict, Training
+from tasks.spec import OMITTED_AT_DEFAULT, CostMatrix, Label, PromptChoice, Recipe, Strict, Training
 
 BUNDLE_FILE = "bundle.json"
 NOT_A_DEVICE = "Research software, not a medical device"
@@ -36,7 +36,8 @@ class Scaling(Strict):
 class Rule(Strict):
     """The recipe's own decision rule, with the parameters that were chosen on `calibration`.
 
-    argmax needs none; target_recall: ED where p(ED) >= `threshold`, else the more probable of the
+    argmax needs none but, where an adapter was moved, `offsets`: the most probable label is that
+    after them; target_recall: ED where p(ED) >= `threshold`, else the more probable of the
     others; min_cost: the label of least expected cost under `costs`, on probabilities after
     `scaling` of the bundle. `note`: what to mind, or why the rule is not available.
     """
@@ -44,6 +45,7 @@ class Rule(Strict):
     name: RuleName
     threshold: float | None = None
     costs: CostMatrix | None = None
+    offsets: Annotated[Scaling | None, OMITTED_AT_DEFAULT] = None
     note: str | None = None
 
     @property
@@ -143,6 +145,8 @@ class Bundle(Strict):
     - `precision`: how the weights are stored, by name; `bits`: None where they are not quantised.
     - `recipe`, `training`, `seed`, `prompt`: as trained, but for the rule and the target by which
       it was judged. `training.max_tokens` bounds a prompt.
+    - `trained_at`: the precision of the training, where the adapter was moved to another: the rule
+      was chosen again there.
     - `words`: what the model answers for each label. `prompt_digest`: of the whole prompt's text.
     - `chat`: whether the tokenizer's chat template is used, else the plain prompt.
     - `scaling`: vector scaling, where `calibration` had cases of each label.
@@ -164,6 +168,7 @@ class Bundle(Strict):
     recipe: Recipe
     training: Training
     seed: int
+    trained_at: Annotated[str | None, OMITTED_AT_DEFAULT] = None
     prompt: PromptChoice
     prompt_digest: str
     words: dict[Label, str]
@@ -186,6 +191,21 @@ class Bundle(Strict):
     def notice(self) -> str:
         """The sentence below every answer."""
         return f"{NOT_A_DEVICE}; {SYNTHETIC}." if self.judged_on.synthetic else f"{NOT_A_DEVICE}."
+
+    @property
+    def origin(self) -> str | None:
+        """The sentence about the rule of a moved adapter; None for one at its own precision."""
+        if self.trained_at is None:
+            return None
+        parameters = "the scaling of its probabilities was"
+        if self.rule.offsets is not None:
+            parameters = "the offsets of the most probable label were"
+        elif self.rule.threshold is not None:
+            parameters = f"the threshold, {self.rule.threshold:.3g}, was"
+        return (
+            f"The adapter was trained at {self.trained_at}; {parameters} chosen again on calibration "
+            f"at {self.precision}."
+        )
 
     @property
     def warning(self) -> str | None:

@@ -52,6 +52,9 @@ def rule_labels(bundle: Bundle, p: Floats) -> Sequence[Label | None]:
     if rule.name == "min_cost" and bundle.scaling is not None and rule.costs is not None:
         scaling = VectorScaling(bundle.scaling.temperature, bundle.scaling.biases)
         return min_cost_rule(scaling.apply(log_probabilities(p)), rule.costs)
+    if rule.offsets is not None:
+        scaling = VectorScaling(rule.offsets.temperature, rule.offsets.biases)
+        return argmax_rule(scaling.apply(log_probabilities(p)))
 
     return argmax_rule(p)
 

@@ -111,11 +111,11 @@ def _bundle(
     rule = rules[evaluation["primary_rule"]]
     costs = evaluation["cost_matrix"]
 
-    scaling = None
-    calibrated = rules["min_cost"]
-    if calibrated["temperature"] is not None:
-        biases = (calibrated["bias_ed"], calibrated["bias_gp"], calibrated["bias_home"])
-        scaling = Scaling(temperature=calibrated["temperature"], biases=biases)
+    def scaling_of(row: Row) -> Scaling | None:
+        if row["temperature"] is None:
+            return None
+        biases = (row["bias_ed"], row["bias_gp"], row["bias_home"])
+        return Scaling(temperature=row["temperature"], biases=biases)
 
     # The rule and the target by which this evaluation judged the training: a later sweep may have
     # others, and trains nothing again. A standard recipe has no target of its own.
@@ -149,6 +149,7 @@ def _bundle(
         recipe=spec.recipe.model_copy(update=judged_by),
         training=spec.training,
         seed=spec.seed,
+        trained_at=spec.precision.name if experiment["source_training_id"] else None,
         prompt=spec.prompt,
         prompt_digest=prompt.digest,
         words=prompt.words,
@@ -157,9 +158,10 @@ def _bundle(
             name=evaluation["primary_rule"],
             threshold=rule["threshold"],
             costs=json.loads(costs) if costs else None,
+            offsets=scaling_of(rule) if evaluation["primary_rule"] == "argmax" else None,
             note=rule["note"],
         ),
-        scaling=scaling,
+        scaling=scaling_of(rules["min_cost"]),
         conformal=ConformalCutoffs(
             miss_rate=conformal["miss_rate"],
             cutoffs=(

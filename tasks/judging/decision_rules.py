@@ -35,6 +35,7 @@ from tasks.judging.point_metrics import (
     label_codes,
     metric_values,
 )
+from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Label
 
 SMALLEST_P = 1e-12  # a probability that float32 rounded to 0 still needs a finite logarithm
@@ -170,7 +171,7 @@ AT_BOUND = (
 @dataclass(frozen=True)
 class ChosenRule:
     """A rule with the parameters that were fitted on the calibration cases; `note` says why it is not
-    available, or what to mind.
+    available, or what to mind. `scaling`: of min_cost, and of argmax where rules are chosen again.
     """
 
     rule: str
@@ -189,6 +190,8 @@ class ChosenRule:
             return None
         if self.threshold is not None:
             return threshold_rule(p, self.threshold.value)
+        if self.scaling is not None and self.rule == "argmax":
+            return argmax_rule(self.scaling.apply(log_probabilities(p)))
         if self.scaling is not None and costs is not None:
             return min_cost_rule(self.scaling.apply(log_probabilities(p)), costs)
         return argmax_rule(p)
@@ -221,18 +224,36 @@ def record_rules(
     target: float | None = None,
     costs: Costs | None = None,
     constant: bool = False,
+    own_p: ArrayLike | None = None,
 ) -> RuleRecord:
     """Choose every rule on the calibration cases, with the present time as `chosen_at`.
 
     `p` (cases, 3) and `labels`: of the calibration cases; `digest`: of their set; `constant`: the
     model answers all cases alike, so that no parameter can be fitted and only argmax is available.
+    `own_p`: the same cases by a moved adapter at its own precision, for argmax chosen again; raises
+    BadInput where a label has no case.
     """
     if constant:
         fitted = [ChosenRule.not_available(rule, CONSTANT) for rule in RULES[1:]]
     else:
         fitted = [_target_recall_rule(p, labels, target), _min_cost_rule(p, labels, costs)]
-    rules = {rule.rule: rule for rule in (ChosenRule("argmax"), *fitted)}
+    argmax = ChosenRule("argmax") if own_p is None else _argmax_again(p, own_p, labels)
+    rules = {rule.rule: rule for rule in (argmax, *fitted)}
     return RuleRecord(rules, target, digest, datetime.now(UTC).isoformat())
+
+
+def _argmax_again(p: ArrayLike, own_p: ArrayLike, labels: Sequence[str]) -> ChosenRule:
+    """The most probable label of a moved adapter, with the temperature and biases that move its
+    calibrated probabilities onto those at its own precision, where the plain one decided: there
+    they change no decision.
+    """
+    if missing := [label for label in LABELS if label not in labels]:
+        raise BadInput(f"calibration has no {' or '.join(missing)} case")
+    moved, own = (fit_vector_scaling(log_probabilities(q), labels) for q in (p, own_p))
+    ed, gp, _ = np.subtract(moved.biases, own.biases).tolist()
+    at_bound = moved.at_bound or own.at_bound
+    scaling = VectorScaling(moved.temperature, (ed, gp, 0.0), at_bound)
+    return ChosenRule("argmax", AT_BOUND if at_bound else None, scaling=scaling)
 
 
 def _target_recall_rule(p: ArrayLike, labels: Sequence[str], target: float | None) -> ChosenRule:

@@ -80,7 +80,7 @@ class Evaluation:
 
     `rule`: the primary rule, which the gates are about; of a baseline argmax, beside which the other
     rules stand. `is_moved`: the rules, and the scores of the calibration cases, are those of the
-    adapter at its own precision.
+    adapter at its own precision, which it keeps at another.
     """
 
     scores_id: str
@@ -187,6 +187,7 @@ def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, R
     rows = {
         "evaluation": [_evaluation_row(judged, verdict, of_dropout["mc_dropout"])],
         "prediction": _prediction_rows(judged),
+        "calibration_prediction": _calibration_rows(judged),
         "metric": metrics,
         "decision_rule": rule_rows(scores.rules, scores.manifest.test_scored_at),
         "gate": gates,
@@ -261,6 +262,19 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
             **{name: labels[i] for name, labels in by_rule.items()},
         }
         for i, case in enumerate(judged.cases)
+    ]
+
+
+def _calibration_rows(judged: JudgedScores) -> Rows:
+    """One row per calibration case, where this evaluation is the first with these scores: of a further
+    set, and of a moved adapter that keeps its rules, they are those of another.
+    """
+    if judged.evaluation.name != "test" or judged.evaluation.is_moved:
+        return []
+    return [
+        {"case_id": case.case_id, "label": case.label}
+        | {f"p_{label.lower()}": p for label, p in case.p.items()}
+        for case in judged.scores.calibration
     ]
 
 

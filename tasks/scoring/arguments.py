@@ -9,6 +9,8 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from tasks.spec import ExperimentSpec, PromptChoice, Scoring, Strict, Training
 
 SampleSize = int | Literal["all"]
@@ -30,10 +32,13 @@ class ScoringJob(TrainedJob):
     """Score a trained experiment on evaluation sets: `sets` has the folder to build, by name.
 
     `rules_from`: the scores folder whose rules are used; None to choose them on calibration.
+    `judged_from`: scores folders, by set, whose judged cases are taken, so that only calibration is
+    scored: the rules of test are chosen again there.
     """
 
     sets: dict[str, Path]
     rules_from: Path | None = None
+    judged_from: dict[str, Path] = Field(default_factory=dict)
 
 
 class ValidScoringJob(TrainedJob):

@@ -54,7 +54,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         moved=job.rules_from is not None,
         inputs=short_digest({"experiment": spec.model_dump(mode="json"), "folders": folders}),
     )
-    score_sets(scorer, job.sets, job.rules_from)
+    score_sets(scorer, job.sets, job.rules_from, job.judged_from)
     return {}
 
 

@@ -36,10 +36,10 @@ from tasks.judging.scores_folder import (
     read_cases,
     write_lines,
 )
-from tasks.runtime.errors import Diverged, TriageError
+from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import Emit, Kept, ProgressReport
 from tasks.runtime.files import write_atomic
-from tasks.runtime.store import build_folder, kept_passes
+from tasks.runtime.store import build_folder, kept_passes, verify
 from tasks.scoring.arguments import SampleSize, sample_numbers
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS, Scoring
@@ -50,6 +50,8 @@ from tasks.tuning.model import embed, project, run_blocks
 from tasks.tuning.step import score_cases
 
 UNTUNED = "the untuned model"
+# Of the manifest of a scores folder, what is of its judged cases.
+RECORDED = ("mc_seconds", "mc_status", "shortened_cases", "evaluation_set")
 # What NumPy raises for a file that is not whole.
 DAMAGED = (OSError, EOFError, ValueError, KeyError, BadZipFile)
 
@@ -77,11 +79,23 @@ class Scorer:
     inputs: str = ""
 
 
-def score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path | None = None) -> None:
-    """Score sets, each into a sealed folder, by the rules of `rules_from`, else of calibration."""
+def score_sets(
+    scorer: Scorer,
+    sets: Mapping[str, Path],
+    rules_from: Path | None = None,
+    judged_from: Mapping[str, Path] | None = None,
+) -> None:
+    """Score sets, each into a sealed folder, by the rules of `rules_from`, else of calibration.
+
+    `judged_from`: as in ScoringJob; `rules_from` is then what the rules were at the adapter's own
+    precision or, of further sets, as they were chosen again on test.
+    """
     for name, scores in sets.items():
         kept = kept_passes(scores)
-        build_folder(scores, partial(_score_set, scorer, name, rules_from, kept))
+        fill = partial(_score_set, scorer, name, rules_from, kept)
+        if judged_from:
+            fill = partial(_choose_again, scorer, name, rules_from, judged_from[name])
+        build_folder(scores, fill)
         shutil.rmtree(kept, ignore_errors=True)
 
 
@@ -91,17 +105,8 @@ def _score_set(
     """Fill a scores folder; returns what its manifest records."""
     start = time.perf_counter()
     if rules_from is None:
-        _score(scorer, "calibration", folder / CALIBRATION_FILE)
         # Chosen and written down before the first test case is scored.
-        calibration = read_cases(folder / CALIBRATION_FILE)
-        rules = record_rules(
-            probability_table(calibration),
-            [case.label for case in calibration],
-            DatasetManifest.read(scorer.data).digest_of("calibration"),
-            target=scorer.target,
-            costs=scorer.scoring.cost_matrix,
-        )
-        write_atomic(folder / RECORD, rules.to_json())
+        _choose_rules(scorer, folder)
     else:
         # With the calibration scores that they were chosen on.
         for file in (CALIBRATION_FILE, RECORD):
@@ -125,6 +130,55 @@ def _score_set(
         "shortened_cases": loaded.shortened,
     }
     return record if name == "test" else {"evaluation_set": name, **record}
+
+
+def _choose_rules(scorer: Scorer, folder: Path, own: Path | None = None) -> None:
+    """Score calibration, and write down the rules that are chosen on it. `own`: the scores folder of a
+    moved adapter at its own precision. Raises BadInput where they cannot be chosen again.
+    """
+    _score(scorer, "calibration", folder / CALIBRATION_FILE)
+    calibration = read_cases(folder / CALIBRATION_FILE)
+    try:
+        rules = record_rules(
+            probability_table(calibration),
+            [case.label for case in calibration],
+            DatasetManifest.read(scorer.data).digest_of("calibration"),
+            target=scorer.target,
+            costs=scorer.scoring.cost_matrix,
+            own_p=None if own is None else probability_table(read_cases(own / CALIBRATION_FILE)),
+        )
+    except BadInput as error:
+        raise BadInput(
+            f"{scorer.name}: the rules of the moved adapter cannot be chosen again, since {error}; "
+            "add some, or leave out scoring.move_adapters."
+        ) from error
+    write_atomic(folder / RECORD, rules.to_json())
+
+
+def _choose_again(
+    scorer: Scorer, name: str, rules_from: Path | None, judged: Path, folder: Path
+) -> dict[str, Any]:
+    """Fill a scores folder with the judged cases of another, to be decided by rules that are chosen
+    again; returns what its manifest records.
+    """
+    assert rules_from is not None
+    start = time.perf_counter()
+    if name == "test":
+        _choose_rules(scorer, folder, own=rules_from)
+    else:
+        for file in (CALIBRATION_FILE, RECORD):
+            shutil.copyfile(rules_from / file, folder / file)
+
+    # Only now is a judged case looked at.
+    began = datetime.now(UTC)
+    manifest = verify(judged, deep=True)
+    for file in (JUDGED_FILE, PASSES_FILE, PASSES_IDS_FILE, ANSWERS_FILE):
+        if (judged / file).is_file():
+            shutil.copyfile(judged / file, folder / file)
+
+    record = {key: manifest[key] for key in RECORDED if key in manifest}
+    seconds = time.perf_counter() - start
+    return record | {"score_seconds": seconds, "test_scored_at": began.isoformat()}
 
 
 def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:

@@ -6,12 +6,14 @@ Prefect, MLX or a file format.
 """
 
 from tasks.spec.base import (
+    CHOSEN_AGAIN,
     ED_AUROC,
     EMBEDDED_EVALUATION_SETS,
     EMBEDDED_ONLY,
     ENGINE_VERSION,
     FAMILIAR,
     GATE_THRESHOLDS,
+    KEPT,
     LABELS,
     OMITTED_AT_DEFAULT,
     SCORES_VERSION,

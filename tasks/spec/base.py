@@ -27,6 +27,8 @@ from pydantic_core import PydanticCustomError
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
 ED_AUROC = "ed_auroc"  # a metric of the probabilities, whichever rule decides
+# Rules of an adapter at another precision than that of its training: its own, or chosen there.
+KEPT, CHOSEN_AGAIN = "kept", "chosen_again"
 GATE_THRESHOLDS = {"ed_recall": 0.95, "ed_f2": 0.90, "ed_false_negative_rate": 0.05}
 """Thresholds of the safety gates (`tasks/judging/gates.py`). The last holds from below."""
 ENGINE_VERSION = 5

@@ -12,6 +12,7 @@ from tasks import precisions
 from tasks.precisions import Precision
 from tasks.spec.base import (
     FAMILIAR,
+    KEPT,
     OMITTED_AT_DEFAULT,
     SCORING_VERSION,
     BaseModelSpec,
@@ -55,7 +56,7 @@ class Scoring(Strict):
     move_adapters: bool | Annotated[tuple[str, ...], Field(min_length=1), EachOnce] = Field(
         default=False,
         description="also score each adapter on the other bit width (`true`), or on these"
-        ' precisions, e.g. `["8bit", "mxfp4"]`: nothing is trained',
+        ' precisions, e.g. `["8bit", "mxfp4"]`, by its threshold and by one chosen again there',
     )
     moved_passes: bool = Field(
         default=True, description="also run the dropout passes of these adapters"
@@ -91,6 +92,12 @@ class Primary(Strict):
         max_length=2,
         description="a precision and the one that it is compared with, e.g."
         ' `["mxfp4", "8bit"]`: adapters trained at 8 bits, and the same ones moved to mxfp4',
+    )
+    # What a claim of an earlier version is about.
+    threshold: Annotated[Literal["kept", "chosen_again", "both"], OMITTED_AT_DEFAULT] = Field(
+        default="kept",
+        description="of moved adapters: judged by the threshold that they have, by one chosen again"
+        " on calibration at the precision, or a sentence for each",
     )
 
     @property
@@ -281,6 +288,11 @@ class Grid(Strict):
                 f"primary.sides: {[*primary.sides]} cannot be compared; name a precision of the "
                 f"grid or of scoring.move_adapters, and another that the grid trains at "
                 f"({', '.join(trained)})"
+            )
+        if primary.threshold != KEPT and primary.sides[0] in trained:
+            raise ValueError(
+                f"primary.threshold: the grid trains at {primary.sides[0]}, so no adapter that is moved "
+                "there is claimed; leave the key out, or name a precision of scoring.move_adapters alone"
             )
 
         return self

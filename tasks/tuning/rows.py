@@ -217,6 +217,7 @@ def training_rows(
         "settings_digest": settings_digest(spec, dataset),
         "source_training_id": None,
         "source_scores_id": None,
+        "moved_rules": None,
         "dataset_digest": dataset.dataset_digest,
         "status": outcome.status,
         "error": outcome.error,

@@ -37,11 +37,13 @@ def test_one_adapter_is_landed_at_every_precision_on_both_sets_and_nothing_else_
         "WHERE recipe LIKE 'balanced_safe%' AND base_model = 'tiny-llama' AND precision NOT IN ('8bit') ORDER BY cell_id"
     )
     assert landed.cell_id.tolist() == [
-        "tiny-llama-4bit-balanced_safe-frombf16-s42", "tiny-llama-4bit-balanced_safe-s42", "tiny-llama-bf16-balanced_safe-s42",
-        "tiny-llama-mxfp4-balanced_safe-from4bit-s42", "tiny-llama-mxfp4-balanced_safe-frombf16-s42",
+        "tiny-llama-4bit-balanced_safe-frombf16-again-s42", "tiny-llama-4bit-balanced_safe-frombf16-s42",
+        "tiny-llama-4bit-balanced_safe-s42", "tiny-llama-bf16-balanced_safe-s42",
+        "tiny-llama-mxfp4-balanced_safe-from4bit-again-s42", "tiny-llama-mxfp4-balanced_safe-from4bit-s42",
+        "tiny-llama-mxfp4-balanced_safe-frombf16-again-s42", "tiny-llama-mxfp4-balanced_safe-frombf16-s42",
     ]  # fmt: skip
-    assert landed.precision.tolist() == ["4bit", "4bit", "bf16", "mxfp4", "mxfp4"]
-    assert landed.group_size.fillna(0).tolist() == [64, 64, 0, 32, 32]
+    assert landed.precision.tolist() == ["4bit"] * 3 + ["bf16"] + ["mxfp4"] * 4
+    assert landed.group_size.fillna(0).tolist() == [64] * 3 + [0] + [32] * 4
     assert set(landed.compute_path) <= {"packed", "dequantised_f32"} and landed.compute_path.notna().all()
     assert place.audits() == {}
     frontier = place.query(
@@ -49,8 +51,9 @@ def test_one_adapter_is_landed_at_every_precision_on_both_sets_and_nothing_else_
     )
     matches = {key: set(group.precision) for key, group in frontier.groupby(["adapter", "evaluation_set"])}
     for name in ("test", "few"):
-        assert matches["from bf16", name] == {"bf16", "4bit", "mxfp4"}
-        assert matches["from 4bit", name] == {"4bit", "mxfp4"}
+        for arm in ("", ", threshold chosen again"):
+            assert matches[f"from bf16{arm}", name] == {"bf16", "4bit", "mxfp4"}
+            assert matches[f"from 4bit{arm}", name] == {"4bit", "mxfp4"}
 
     reasons = place.query(
         "SELECT DISTINCT mc_status, mc_reason FROM evaluation JOIN experiment USING (training_id) "

@@ -9,9 +9,14 @@ import mlx.core as mx
 import pandas as pd
 import pytest
 
+from flows.cli.best import candidates
+from flows.cli.experiments import find_model
+from flows.report.rows import leaderboard_rows
+from tasks.bundle.decide import rule_labels
 from tasks.grids.grid import GRIDS
 from tasks.models.sizes import PARTS, expected_sizes, known_shape
 from tasks.precisions import of_bits
+from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.store import intact_manifest
@@ -227,19 +232,28 @@ def test_a_lost_warehouse_is_refilled_from_what_has_landed_and_what_was_damaged_
     assert f"{place.home / 'landing' / 'stranger'}" in line and "come back with the sweep or benchmark" in line
 
 
+ARMS = ("", "-again")  # of the adapters that the sweep moves
+
+
 def test_every_adapter_lands_on_the_other_bit_width_and_is_compared_with_itself_on_other_weights(mended):
     place, *_ = mended
     steps = {name: state for name, state in place.last_steps().items() if name.startswith("move ")}
     moves = [(recipe, a, 12 - a) for recipe in ("balanced_safe", "baseline") for a in (8, 4)]
-    assert steps == {f"move tiny-llama {a}bit {recipe} to {b}bit": ("Completed", 1) for recipe, a, b in moves}
+    assert steps == {
+        f"move tiny-llama {a}bit {recipe} to {b}bit{arm}": ("Completed", 1)
+        for recipe, a, b in moves
+        for arm in ("", ", threshold chosen again")
+    }
     rows = place.query(
         "SELECT m.cell_id, m.bits, own.bits AS source_bits, m.weights_digest = variant.weights_digest AS on_variant "
         "FROM experiment AS m JOIN experiment AS own ON own.training_id = m.source_training_id "
         "JOIN variant ON variant.base_model = m.base_model AND variant.bits = m.bits "
-        "WHERE m.recipe_kind = 'moved_adapter' ORDER BY own.recipe, m.bits"
+        "WHERE m.recipe_kind = 'moved_adapter' ORDER BY own.recipe, m.bits, m.moved_rules = 'chosen_again'"
     )
-    assert rows.cell_id.tolist() == [f"tiny-llama-{b}bit-{recipe}-from{a}bit-s42" for recipe, a, b in moves]
-    assert rows.source_bits.tolist() == [8, 4, 8, 4] and rows.on_variant.all()
+    assert rows.cell_id.tolist() == [
+        f"tiny-llama-{b}bit-{recipe}-from{a}bit{arm}-s42" for recipe, a, b in moves for arm in ARMS
+    ]
+    assert rows.source_bits.tolist() == [8, 8, 4, 4] * 2 and rows.on_variant.all()
 
     changes = place.query(
         "SELECT change, any_value(cases) AS cases, max(abs(a.p_ed - b.p_ed)) AS largest FROM flips "
@@ -247,19 +261,77 @@ def test_every_adapter_lands_on_the_other_bit_width_and_is_compared_with_itself_
         "JOIN prediction AS b ON b.evaluation_id = evaluation_after AND b.case_id = a.case_id "
         "WHERE change LIKE 'adapter moved%' GROUP BY change ORDER BY change"
     )
-    assert changes.change.tolist() == ["adapter moved from 4 to 8 bits", "adapter moved from 8 to 4 bits"]
+    assert changes.change.tolist() == [
+        f"adapter moved from {a} to {12 - a} bits{arm}" for a in (4, 8) for arm in ("", ", threshold chosen again")
+    ]
     assert (changes.cases == 24).all() and (changes.largest > 0).all(), "other weights give other probabilities"
 
     moved = "FROM evaluation JOIN experiment USING (training_id) WHERE recipe_kind = 'moved_adapter'"
     passes = place.query(f"SELECT DISTINCT mc_status {moved} AND recipe LIKE 'balanced_safe%'")
     assert passes.mc_status.tolist() == ["available"]
     notes = place.query(
-        "SELECT recipe_kind = 'moved_adapter' AS is_moved, "
+        "SELECT moved_rules = 'kept' AS is_kept, "
         "list(DISTINCT coalesce(note, '') LIKE '%no guarantee here%') AS disclaims "
         "FROM conformal JOIN evaluation USING (evaluation_id) JOIN experiment USING (training_id) "
         "WHERE evaluation_set = 'test' AND recipe_kind <> 'baseline' GROUP BY ALL ORDER BY 1"
     )
-    assert [(moved, list(disclaims)) for moved, disclaims in notes.values] == [(False, [False]), (True, [True])]
+    assert [list(disclaims) for _, disclaims in notes.values] == [[False], [True], [False]], "again, kept and own"
+
+
+def test_rules_are_chosen_again_on_calibration_at_the_other_width_and_the_probabilities_stay(mended):
+    place, *_ = mended
+    arms = place.query(
+        "SELECT kept.evaluation_id AS kept, again.evaluation_id AS again, own.evaluation_id AS own "
+        "FROM leaderboard AS kept JOIN leaderboard AS again USING (source_training_id, precision) "
+        "JOIN leaderboard AS own ON own.training_id = kept.source_training_id "
+        "WHERE kept.moved_rules = 'kept' AND again.moved_rules = 'chosen_again'"
+    )
+    assert len(arms) == 4
+    rules = place.query("FROM decision_rule WHERE rule = 'target_recall'").set_index("evaluation_id")
+    predictions = place.query("FROM prediction ORDER BY case_id").set_index("evaluation_id")
+    calibration = place.query("FROM calibration_prediction").set_index("evaluation_id")
+    p = ["case_id", "p_ed", "p_gp", "p_home"]
+    for kept, again, own in arms.itertuples(index=False):
+        assert (predictions.loc[kept, p].values == predictions.loc[again, p].values).all()
+        assert rules.threshold[kept] == rules.threshold[own] != rules.threshold[again]
+        assert kept not in calibration.index, "those of its own"
+        for one in (own, again):
+            cases = calibration.loc[one]
+            emergencies = sorted(cases.p_ed[cases.label == "ED"])
+            assert len(cases) == 24 and rules.threshold[one] == emergencies[int(rules.allowed_misses[one])]
+
+
+def test_a_moved_adapter_is_used_by_the_rules_that_were_chosen_again_and_says_so(mended, own_home, monkeypatch):
+    place, *_ = mended
+    place.use(monkeypatch)
+    rows = {row.cell_id: row for row in leaderboard_rows() if row.moved_rules}
+    wanted = {row.cell_id for row in candidates(leaderboard_rows(), "smoke", None, None) if row.moved_rules}
+    assert wanted == {cell for cell in rows if "-again-" in cell} and len(wanted) == 4
+
+    kept = "tiny-llama-8bit-balanced_safe-from4bit-s42"
+    again = rows[kept.replace("-s42", "-again-s42")]
+    (threshold,) = place.query(f"FROM evaluation WHERE evaluation_id = '{again.evaluation_id}'").threshold
+    for name, precision in ((kept, None), (again.cell_id, None), (CELLS[1], "8bit")):
+        bundle = find_model(name, precision).bundle
+        assert (bundle.judged_on.evaluation_id, bundle.rule.threshold) == (again.evaluation_id, threshold)
+    chosen = f"the threshold, {threshold:.3g}, was chosen again on calibration at 8bit."
+    said = f"The adapter was trained at 4bit; {chosen}"
+    assert bundle.origin == said
+
+    bundle = find_model("tiny-llama-8bit-baseline-from4bit-s42").bundle
+    of_again = place.query(f"FROM prediction WHERE evaluation_id = '{bundle.judged_on.evaluation_id}'")
+    assert rule_labels(bundle, of_again[["p_ed", "p_gp", "p_home"]].values) == of_again.argmax.tolist()
+    assert "the offsets of the most probable label were chosen again" in bundle.origin
+    with pytest.raises(
+        BadInput, match="was chosen at 4bit, 8bit, and not at mxfp4, where its threshold means something"
+    ):
+        find_model(CELLS[0], "mxfp4")
+
+    result = place.run("export", CELLS[1], str(place.folder / "moved"), "--adapter", "--precision", "8bit")
+    assert result.returncode == 0 and said in " ".join(result.stderr.split()), result.stderr
+    card = (place.folder / "moved" / "README.md").read_text()
+    assert said in card and "| metric | this model | threshold kept | " in card
+    assert json.loads((place.folder / "moved" / "bundle.json").read_text())["rule"]["threshold"] == threshold
 
 
 def test_a_model_that_cannot_be_fetched_converted_or_trained_fails_the_sweep_and_the_others_land(failing):

@@ -21,6 +21,7 @@ from tasks.judging.decision_rules import (
 from tasks.judging.evaluation_rows import rule_rows
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import metric_values
+from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 COSTS = [[1, 100, 100], [2, 1, 10], [2, 3, 1]]
@@ -199,3 +200,22 @@ def test_recall_at_an_over_triage_is_that_of_the_best_threshold_of_the_rule_with
     labels = ["ED", *rng.choice(LABELS, cases - 1)]
     assert recall_at_over_triage(p, labels, limit) == pytest.approx(by_hand(p, labels, limit))
     assert math.isnan(recall_at_over_triage(p, ["GP"] * cases, limit))
+
+
+def test_the_most_probable_label_chosen_again_changes_nothing_at_its_own_precision_and_undoes_a_shift_at_another():
+    p, labels = scored(300)
+    others, _ = scored(300, seed=1)
+    assert chosen_rules(p, labels, own_p=p).rules["argmax"].decide(others) == argmax_rule(others)
+
+    shifted = softmax(np.log(others) / 2 + [-2, 0.3, 0], axis=1)
+    moved = softmax(np.log(p) / 2 + [-2, 0.3, 0], axis=1)
+    again = chosen_rules(moved, labels, own_p=p).rules["argmax"].decide(shifted)
+    assert (
+        np.mean(np.array(again) == argmax_rule(others))
+        > 0.99
+        > np.mean(np.array(argmax_rule(shifted)) == argmax_rule(others))
+    )
+
+    without = [label for label in labels if label != "ED"]
+    with pytest.raises(BadInput, match="calibration has no ED case"):
+        record_rules(p[: len(without)], without, "digest", own_p=p[: len(without)])

@@ -21,6 +21,7 @@ from tasks.corpus.prompts import DEFAULT, load_prompt, make_template
 from tasks.experiment import land
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_of
+from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.judging.fidelity import fidelity_figures
 from tasks.landing import land_failure
 from tasks.models.convert import run_quantize
@@ -522,8 +523,8 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
     assert query("SELECT status FROM experiment").status.tolist() == ["completed"], "it is there after all"
 
 
-def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation(study, tmp_path):
-    """A threshold chosen on the other weights would make up for the shift that the arm is there to show."""
+def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation_and_by_those_chosen_again(study, tmp_path):
+    """A threshold chosen on the other weights makes up for the shift that the first arm is there to show."""
     spec, args, scores = study["tiny-llama", "balanced_safe"]
     few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update=FEW)})
     other = args | {"variant": at_8_bits(spec, args), "experiment": few.model_dump(mode="json")}
@@ -534,3 +535,30 @@ def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation(study, tmp
     assert lines(tmp_path / "moved" / "test.jsonl") == lines(tmp_path / "anew" / "test.jsonl"), "scored alike"
     (own_values,), (arm,) = (rows_of(spec, args, folder)["evaluation"] for folder in (scores, tmp_path / "moved"))
     assert own_values["threshold"] == arm["threshold"]
+
+    said = []
+    kept = tmp_path / "moved"
+    score(other, tmp_path / "again", said.append, rules_from=str(scores), judged_from={"test": str(kept)})
+    progress = {event.what for event in said if isinstance(event, ProgressReport)}
+    assert {what for what in progress if what.startswith("scored")} == {"scored calibration"}
+    for file in ("test.jsonl", "passes.npy", "passes.json"):
+        assert (tmp_path / "again" / file).read_bytes() == (kept / file).read_bytes()
+    assert lines(tmp_path / "again" / "calibration.jsonl") == lines(tmp_path / "anew" / "calibration.jsonl")
+    rules, anew = (json.loads((tmp_path / name / "rules.json").read_text())["rules"] for name in ("again", "anew"))
+    assert rules["target_recall"] == anew["target_recall"] != json.loads(kept_texts)["rules"]["target_recall"]
+    assert rules["argmax"]["scaling"] is not None is anew["argmax"]["scaling"]
+
+    # A further set has the same rules, and no model runs for it.
+    further = {"sets": {"few": str(tmp_path / "few")}, "judged_from": {"few": str(kept)}}
+    score(other, tmp_path / "again", quiet, rules_from=str(tmp_path / "again"), **further)
+    assert (tmp_path / "few" / "rules.json").read_bytes() == (tmp_path / "again" / "rules.json").read_bytes()
+
+    dataset = DatasetManifest.read(Path(args["data"]))
+    rows = {
+        name: evaluation_rows(spec, tmp_path / name, dataset, is_moved=name == "moved") for name in ("again", "moved")
+    }
+    assert rows["moved"]["calibration_prediction"] == [] and len(rows["again"]["calibration_prediction"]) == 24
+    cases = [case["p_ed"] for case in rows["again"]["calibration_prediction"] if case["label"] == "ED"]
+    assert rows["again"]["evaluation"][0]["threshold"] in cases
+    disclaimed = ["no guarantee here" in (rows[name]["conformal"][0]["note"] or "") for name in ("moved", "again")]
+    assert disclaimed == [True, False]

@@ -29,7 +29,10 @@ DEFECTS = {
         ),
     ],
     "probabilities_sum_to_one": ["UPDATE prediction SET p_gp = p_gp + 0.00001 WHERE case_id = 'c00001'", DROPOUT],
-    "argmax_is_most_probable": ["UPDATE prediction SET p_ed = 0.1, p_gp = 0.8 WHERE argmax = 'ED'"],
+    "argmax_is_most_probable": [
+        "UPDATE prediction SET p_ed = 0.1, p_gp = 0.8 WHERE argmax = 'ED'",
+        "UPDATE decision_rule SET temperature = 1, bias_ed = 3, bias_gp = 0, bias_home = 0 WHERE rule = 'argmax'",
+    ],
     "counts_agree": [
         "UPDATE evaluation SET cases = 7 WHERE evaluation_id = 'e4'",
         "UPDATE evaluation SET accuracy = 0 WHERE evaluation_id = 'e4'",
@@ -89,6 +92,8 @@ DEFECTS = {
         "UPDATE evaluation SET threshold = 0.8; UPDATE decision_rule SET threshold = 0.8",
         "UPDATE prediction SET decision = 'HOME' WHERE case_id = 'c00001'",
         "UPDATE decision_rule SET threshold = 0.1 WHERE rule = 'target_recall'",
+        "UPDATE decision_rule SET threshold = 0.45, misses = 0 WHERE rule = 'argmax'; INSERT INTO "
+        "calibration_prediction SELECT evaluation_id, case_id, label, p_ed, p_gp, p_home FROM prediction",
         f"UPDATE decision_rule SET {UNSCALED} WHERE rule = 'min_cost'; UPDATE prediction SET min_cost = 'GP'",
     ],
     "judgements_agree": [

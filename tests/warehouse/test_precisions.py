@@ -26,13 +26,16 @@ def noisy(seed: int, right: float, count: int = 120) -> list[tuple[str, str, str
     return [(LABELS[a], LABELS[b], LABELS[c]) for a, b, c in zip(labels, *chosen, strict=True)]
 
 
-def land(root: Path, name: str, cases=FIVE, moved_from: str | None = None, arm: str = "", **values) -> None:
-    """An evaluation `e-NAME` at a precision, of an adapter that was trained at it or moved to it. Its id begins with
-    `arm`."""
-    id = arm + (f"{name}-from-{moved_from}" if moved_from else name)
+def land(
+    root: Path, name: str, cases=FIVE, moved_from: str | None = None, arm: str = "", again=False, **values
+) -> None:
+    """An evaluation `e-NAME` at a precision, of an adapter that was trained at it or moved to it, and then judged by its
+    own rules or by those chosen `again`. Its id begins with `arm`."""
+    id = arm + (f"{name}-from-{moved_from}" if moved_from else name) + ("-again" if again else "")
     usual = {"precision": name, "stored_bytes": BYTES[name], "cell_id": id, "settings_digest": "settings"}
     if moved_from:
-        recipe = f"{values.pop('recipe', 'r1')} from {moved_from}"
+        recipe = f"{values.pop('recipe', 'r1')} from {moved_from}" + (" again" if again else "")
+        values |= {"moved_rules": "chosen_again"} if again else {}
         values |= {"recipe": recipe, "recipe_kind": "moved_adapter", "source_training_id": f"t-{arm}{moved_from}"}
 
     land_arm(root, f"-{id}", BITS[name], cases, groups=True, **(usual | values))
@@ -48,6 +51,7 @@ def arms(tmp_path_factory):
         land(root, name, decided)
     land(root, "8bit", noisy(7, 0.85), moved_from="bf16")
     land(root, "2bit", noisy(8, 0.4), moved_from="bf16")
+    land(root, "2bit", noisy(9, 0.6), moved_from="bf16", again=True)
     for i, name in enumerate(BYTES):
         land(root, name, noisy(30 + i, 0.7), arm="five-", base_model="five")
     for name in ("bf16", "8bit", "mxfp4"):
@@ -67,10 +71,19 @@ def test_every_precision_stands_against_the_reference_of_its_arm(landed):
     rows = query("FROM precision_comparison WHERE base_model = 'smol'")
     assert sorted(zip(rows.adapter, rows.precision, rows.reference, rows.recipe, strict=True)) == [
         ("from bf16", "2bit", "bf16", "r1"), ("from bf16", "8bit", "bf16", "r1"),
-        ("own", "4bit", "bf16", "r1"), ("own", "mxfp4", "bf16", "r1"),
+        ("from bf16, threshold chosen again", "2bit", "bf16", "r1"), ("own", "4bit", "bf16", "r1"),
+        ("own", "mxfp4", "bf16", "r1"),
     ]  # fmt: skip
     changes = set(query("FROM flips WHERE base_model = 'smol'").change)
-    assert changes == {"adapter moved from bf16 to 8bit", "adapter moved from bf16 to 2bit"}
+    moved = "adapter moved from bf16 to"
+    assert changes == {f"{moved} 8bit", f"{moved} 2bit", f"{moved} 2bit, threshold chosen again"}
+    arms = query(
+        "SELECT DISTINCT adapter, list(precision ORDER BY precision) FROM frontier WHERE base_model = 'smol' GROUP BY 1"
+    )
+    assert {name: list(precisions) for name, precisions in arms.values} == {
+        "own": ["4bit", "bf16", "mxfp4"], "from bf16": ["2bit", "8bit", "bf16"],
+        "from bf16, threshold chosen again": ["2bit", "bf16"],
+    }, "at its own precision it stands in both arms"  # fmt: skip
     assert_sound()
 
 
@@ -208,5 +221,5 @@ def test_a_row_is_the_mean_over_the_adapters_of_one_source_precision_against_any
     ids = list(query("SELECT evaluation_id FROM evaluation_summary WHERE set_digest = 'set'").evaluation_id)
     (study,) = studied(only=[id for id in ids if not id.startswith("e-r3")])
     table = fidelity(study).tables[0]
-    assert table["precision"] == [f"smol {precision} r1 {adapter}" for adapter, precision in pools]
+    assert table["precision"] == [f"smol {precision} r1 {adapter}, threshold kept" for adapter, precision in pools]
     assert table["adapters"] == ["2"] * 4 and table["accuracy"][1].startswith(f"{row['difference']:+.3f} [")

@@ -75,7 +75,7 @@ def test_each_study_has_its_claim_when_it_was_registered_and_whether_results_exi
         ["ed_f2"],
         [1, 2],
     )
-    assert row["digest"] == claimed(A)["primary_digest"]
+    assert row["digest"] == claimed(A)["primary_digest"] and row["threshold"] == "kept", "as claims of before are meant"
     assert_sound()
 
 

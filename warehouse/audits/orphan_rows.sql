@@ -1,6 +1,7 @@
 -- One row per table and id without its training, evaluation, case or landing folder.
 WITH part (tbl, id) AS (
     SELECT 'prediction', evaluation_id FROM prediction
+    UNION SELECT 'calibration_prediction', evaluation_id FROM calibration_prediction
     UNION SELECT 'metric', evaluation_id FROM metric
     UNION SELECT 'decision_rule', evaluation_id FROM decision_rule
     UNION SELECT 'gate', evaluation_id FROM gate

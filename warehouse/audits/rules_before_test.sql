@@ -42,6 +42,13 @@ WHERE note IS NULL
 UNION ALL
 SELECT evaluation_id, rule, 'more misses than allowed' FROM decision_rule WHERE misses > allowed_misses
 UNION ALL
+SELECT evaluation_id, any_value(rule), 'not chosen on its calibration cases'
+FROM decision_rule JOIN calibration_prediction USING (evaluation_id)
+WHERE threshold IS NOT NULL
+GROUP BY evaluation_id
+HAVING any_value(misses) <> count(*) FILTER (label = 'ED' AND p_ed < threshold)
+    OR count(*) FILTER (label = 'ED' AND p_ed = threshold) = 0
+UNION ALL
 SELECT evaluation_id, rule, 'another threshold'
 FROM evaluation AS e JOIN decision_rule AS r USING (evaluation_id)
 WHERE r.rule = e.primary_rule AND e.threshold IS DISTINCT FROM r.threshold

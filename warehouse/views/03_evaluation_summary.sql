@@ -78,6 +78,7 @@ SELECT
     x.random_weights,
     x.settings_digest,
     x.source_training_id,
+    CASE WHEN x.source_training_id IS NOT NULL THEN coalesce(x.moved_rules, 'kept') END AS moved_rules,
     o.dataset_digest,
     e.set_digest,
     x.cell_id,
@@ -101,4 +102,5 @@ WHERE ids IS NULL OR e.evaluation_id IN (SELECT unnest(ids::VARCHAR[]));
 CREATE OR REPLACE VIEW evaluation_summary AS FROM evaluation_summary_of(NULL);
 
 COMMENT ON COLUMN evaluation_summary.macro_f1 IS 'mean of the F1 of the classes that the set has cases of (0 to 1)';
+COMMENT ON COLUMN evaluation_summary.moved_rules IS 'of a moved adapter: whether its threshold and scaling were kept, or chosen_again on calibration at this precision';
 COMMENT ON COLUMN evaluation_summary.test_loss IS 'mean negative log-likelihood for each completion token on the judged cases, in nats';

@@ -2,7 +2,8 @@
 --
 -- Both decided the same cases by their primary rule. change '8 to 4 bits' compares two trainings,
 -- as in matched_pair. 'adapter moved ...' compares one adapter at two precisions, judged by the
--- same rule with the same threshold, so that only the weights differ; the latest such pair counts.
+-- same rule with the same threshold, so that only the weights differ, or with its threshold chosen
+-- again on calibration, as change says; the latest such pair counts.
 -- ed_lost counts correct ED decisions that became wrong. harmless counts flips between two wrong
 -- decisions that cost no more; it is NULL without a cost matrix. flip_cost sums the costs of all
 -- flips by the evaluation's matrix. studies are those that both sides belong to. Flagged are cases
@@ -35,7 +36,7 @@ compared AS (
             WHEN original.precision IN ('4bit', '8bit') AND moved.precision IN ('4bit', '8bit')
                 THEN 'adapter moved from ' || original.bits || ' to ' || moved.bits || ' bits'
             ELSE 'adapter moved from ' || original.precision || ' to ' || moved.precision
-        END,
+        END || CASE moved.moved_rules WHEN 'kept' THEN '' ELSE ', threshold chosen again' END,
         original.evaluation_id,
         moved.evaluation_id
     FROM judged AS original

@@ -21,7 +21,8 @@ latest AS (
             last(primary_claim ORDER BY started_at, sweep_id),
             '{
                 "base_model": "VARCHAR", "recipe": "VARCHAR", "sides": ["VARCHAR"],
-                "figures": ["VARCHAR"], "margin": "DOUBLE", "seeds": ["BIGINT"]
+                "figures": ["VARCHAR"], "margin": "DOUBLE", "seeds": ["BIGINT"],
+                "threshold": "VARCHAR"
             }'
         ) AS claim
     FROM claiming
@@ -45,6 +46,7 @@ SELECT
     claim.figures,
     claim.margin,
     claim.seeds,
+    coalesce(claim.threshold, 'kept') AS threshold,
     digest,
     registered_at,
     -- Evaluations have whole seconds: one of the same second may be later.
@@ -58,6 +60,7 @@ COMMENT ON COLUMN primary_claim.reference IS 'the precision that it is compared 
 COMMENT ON COLUMN primary_claim.figures IS 'claimed figures: accuracy, macro_f1 and ed_auroc by the most probable label, the others by each model''s threshold';
 COMMENT ON COLUMN primary_claim.margin IS 'loss up to which the side counts as not worse';
 COMMENT ON COLUMN primary_claim.seeds IS 'seeds whose trainings the claim is about';
+COMMENT ON COLUMN primary_claim.threshold IS 'of moved adapters: ''kept'', ''chosen_again'' on calibration at the precision, or ''both'', a sentence for each';
 COMMENT ON COLUMN primary_claim.digest IS 'first 12 hex digits of the SHA-256 of the claim as canonical JSON';
 COMMENT ON COLUMN primary_claim.registered_at IS 'when the first of the sweeps with this claim started, UTC; before its first evaluation';
 COMMENT ON COLUMN primary_claim.changed_after_results IS 'whether an evaluation of a trained model of the study is older than the registration: the claim was made or changed after results existed';

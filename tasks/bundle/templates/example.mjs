@@ -27,10 +27,11 @@ for (const tokens of texts) {
   }
   const p = softmax(logp);
 
-  let label = largest(p);
+  const scaled = ({ temperature, biases }) => p.map((x, i) => Math.log(Math.max(x, 1e-12)) / temperature + biases[i]);
+  let label = largest(rule.offsets ? scaled(rule.offsets) : p);
   if (rule.name === "target_recall") label = p[0] >= rule.threshold ? "ED" : p[1] >= p[2] ? "GP" : "HOME";
   if (rule.name === "min_cost") {
-    const q = softmax(p.map((x, i) => Math.log(Math.max(x, 1e-12)) / scaling.temperature + scaling.biases[i]));
+    const q = softmax(scaled(scaling));
     label = largest(LABELS.map((name) => -q.reduce((sum, x, i) => sum + x * rule.costs[LABELS[i]][name], 0)));
   }
   if (rule.note?.startsWith("not available")) label = null;

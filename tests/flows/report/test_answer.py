@@ -13,7 +13,8 @@ import pytest
 
 from flows.report import answer as sentences
 from flows.report.answer import ALL_RANDOM, NO_PAIR, Answer, answer
-from flows.report.precisions import primary_chart
+from flows.report.models import first_table
+from flows.report.precisions import flips, primary_chart
 from flows.report.rows import Row, Study, studied
 from tests.place import changed
 from tests.warehouse.rows import land_arm, land_pair
@@ -24,7 +25,7 @@ from warehouse.load import load_all
 CLAIM = Row(
     study="study", base_model="smollm2-135m", recipe="tuned", side="4bit", reference="8bit",
     figures=["accuracy", "ed_recall"], margin=0.02, seeds=[42, 43, 44], registered_at=datetime(2026, 11, 20),
-    changed_after_results=False,
+    changed_after_results=False, threshold="kept",
 )  # fmt: skip
 FIXED = "This is the study's primary claim, fixed on 2026-11-20 before its first result."
 
@@ -170,6 +171,7 @@ def test_adapters_that_were_moved_are_compared_with_those_that_they_are(tmp_path
         own, moved = noisy(seed, 0.8), noisy(50 + seed, 0.5)
         land_precision(tmp_path, "8bit", own, arm=f"s{seed}-", **values)
         land_precision(tmp_path, "mxfp4", moved, moved_from="8bit", arm=f"s{seed}-", **values)
+        land_precision(tmp_path, "mxfp4", own, moved_from="8bit", arm=f"s{seed}-", again=True, **values)
         accuracies.append(sum(a == b for a, b, _ in moved) / 120 - sum(a == b for a, b, _ in own) / 120)
     load_all(tmp_path)
     claim = changed(CLAIM, base_model="smol", recipe="r1", side="mxfp4", seeds=[1, 2, 3])
@@ -178,8 +180,27 @@ def test_adapters_that_were_moved_are_compared_with_those_that_they_are(tmp_path
     assert (
         f"mxfp4 are worse by more than 2 points than 8 bits in accuracy: {difference:+.1f} points [" in found.sentence
     )
-    assert "(smol r1, 3 trainings a side, 60 groups)" in found.sentence
+    assert "(smol r1, threshold kept, 3 trainings a side, 60 groups)" in found.sentence
     assert list(found.primary.seeds.values()) == pytest.approx(accuracies)
+
+    again = given(changed(claim, threshold="chosen_again"))
+    assert "in accuracy: +0.0 points" in again.sentence and "threshold kept" not in again.sentence
+    assert set(again.primary.seeds.values()) == {0}
+    both = given(changed(claim, threshold="both"))
+    *sentences, gates = both.sentence.split(" (smol r1, threshold ")
+    assert [words.partition(",")[0] for words in [*sentences, gates][1:]] == ["kept", "kept", *["chosen again"] * 2]
+    assert all(" over-triage " in sentences[number] for number in (1, 3)), "what mending costs"
+    labels = {mark["label"] for mark in primary_chart(both.primary, *both.others).marks}
+    assert labels == {f"smol\nr1, threshold {arm}, 3 seeds" for arm in ("kept", "chosen again")}
+
+    (study,) = studied()
+    table = first_table(study)
+    assert table.title.startswith("3 models and 3 moved adapters") and any(
+        "threshold kept" in note for note in table.notes
+    )
+    changes = [name.partition(", ")[2] for name in flips(study).tables[0]["pair"]]
+    move = "adapter moved from 8bit to mxfp4"
+    assert sorted(changes) == [*[move] * 3, *[f"{move}, threshold chosen again"] * 3]
 
 
 def test_figures_of_random_weights_say_nothing(tmp_path):
