@@ -42,6 +42,8 @@ def test_the_card_counts_the_wordings_of_the_facts():
     card = data_card(DatasetManifest(digest="", seed=1, sets={"test": SetEntry.model_validate(counts)}))
     assert "## Evaluation sets" not in card and "| test | 3 |" in card
     card = " ".join(card.split())
+    emergencies = sum(record.set == "test" and record.case.label == "ED" for record in embedded_records())
+    assert f" of {emergencies} ED cases" in card
     assert f"Each of {len(say)} facts is said in {min(say)} to {max(say)} wordings ({sum(say)} in all;" in card
     assert f"each of the {len(deny)} that can be denied in {min(deny)} to {max(deny)} ({sum(deny)} in all)" in card
     assert min(say) == min(deny) == WORDINGS == 3 and len(say) > 2000 < sum(deny)

@@ -350,4 +350,8 @@ def test_groups_with_emergencies_are_counted_for_each_set(tmp_path):
     finding = finding_of(report, "groups with ED cases")
     assert (finding.level, finding.detail) == ("warning", "train 1, valid 1, calibration 1, test 1")
     assert report.sets[0].ed_groups == 4 and not report.errors
+    alone = [row | {"group": None if i < 30 else "g"} for i, row in enumerate(rows(60))]
+    finding = finding_of(check(write(tmp_path / "alone.jsonl", alone)), "groups with ED cases")
+    # Ten emergencies without a group, and one group.
+    assert finding.detail == "train 3, valid 2, calibration 2, test 4"
     assert "(--group-column)" in finding_of(check(write(tmp_path / "b.jsonl", rows(60))), "groups").remedy
