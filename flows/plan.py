@@ -160,7 +160,7 @@ def set_sizes(grid: Grid, cases: Path | None = None) -> dict[str, int]:
     for name, limit in grid.data.limits.items():
         sizes[name] = min(sizes[name], limit)
     for entry in grid.evaluation_sets:
-        sizes[entry.name] = EVALUATION_SIZES.get(entry.name, sizes["test"])
+        sizes[entry.name] = entry.cases or EVALUATION_SIZES.get(entry.name, sizes["test"])
     return sizes
 
 

@@ -17,6 +17,7 @@ from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION, KINDS
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record, embedded_records
 from tasks.corpus.vignettes.knowledge_base import (
     FURTHER,
+    REGISTERED_FOLDER,
     Learner,
     bank_digest,
     further_problems,
@@ -24,6 +25,7 @@ from tasks.corpus.vignettes.knowledge_base import (
     knowledge_digest,
     problems,
     read_bank,
+    registered_problems,
     teaching_bank,
 )
 from tasks.corpus.vignettes.label_rules import (
@@ -264,6 +266,18 @@ def familiar_card(cases: Sequence[Case]) -> str:
     """The section on the set about familiar problems, as Markdown."""
     problems_of_set = len({case.group for case in cases})
     return WORDS["familiar"].format(cases=f"{len(cases):,}", problems=problems_of_set)
+
+
+def registered_card(cases: Sequence[Case]) -> str:
+    """The section on the set about problems of its own, as Markdown."""
+    names = {str(case.group) for case in cases}
+    return WORDS["registered"].format(
+        cases=f"{len(cases):,}",
+        problems=len(names),
+        digest=knowledge_digest(REGISTERED_FOLDER)[:12],
+        references="; ".join(_references(registered_problems()[name].source for name in names)),
+        reader=describe_checks_of("test_registered"),
+    )
 
 
 def _kinds(records: Sequence[Record]) -> list[str]:

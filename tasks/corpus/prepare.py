@@ -19,6 +19,7 @@ from tasks.corpus.card import (
     data_card,
     familiar_card,
     further_card,
+    registered_card,
 )
 from tasks.corpus.case import SETS, Case, to_json
 from tasks.corpus.manifest import DatasetManifest, SetEntry
@@ -28,11 +29,17 @@ from tasks.corpus.splits import COPIES_VERSION, SHARES, check_apart, limited_set
 from tasks.corpus.vignettes.adversarial import ADVERSARIAL_VERSION, BANKS
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION
-from tasks.corpus.vignettes.knowledge_base import FURTHER, bank_digest, knowledge_digest
+from tasks.corpus.vignettes.knowledge_base import (
+    FURTHER,
+    REGISTERED_FOLDER,
+    bank_digest,
+    knowledge_digest,
+)
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.sets import (
     FACTS,
     FAMILIAR_VERSION,
+    REGISTERED_VERSION,
     evaluation_records,
     records_of,
     write_facts,
@@ -40,7 +47,7 @@ from tasks.corpus.vignettes.sets import (
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import build_folder, intact_manifest
-from tasks.spec import FAMILIAR, LABELS, Columns, Data, EvaluationSet, short_digest
+from tasks.spec import FAMILIAR, LABELS, REGISTERED, Columns, Data, EvaluationSet, short_digest
 
 PREPARE_VERSION = 4
 CARD = "card.md"
@@ -78,6 +85,9 @@ def _generator_digests(columns: Data | EvaluationSet) -> dict[str, str | int]:
             digests |= {"adversarial": ADVERSARIAL_VERSION, "adversarial_words": words}
         if columns.is_familiar:
             digests["familiar"] = FAMILIAR_VERSION
+        if columns.name == REGISTERED:
+            digests["registered"] = REGISTERED_VERSION
+            digests["registered_problems"] = knowledge_digest(REGISTERED_FOLDER)
         return digests
 
     if columns.contrast_share:
@@ -189,8 +199,9 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
     sections = [further_card(sets["train"])] if data.further_share else []
     sections += [contrast_card(sets)] if data.contrast_share else []
     sections += [adversarial_card(name, data.seed) for name in sets if name in BANKS]
-    if FAMILIAR in sets and entries[FAMILIAR].source == "embedded":
-        sections.append(familiar_card(sets[FAMILIAR]))
+    for name, card in ((FAMILIAR, familiar_card), (REGISTERED, registered_card)):
+        if name in sets and entries[name].source == "embedded":
+            sections.append(card(sets[name]))
     sections += [copies_card(left_out)] if data.near_copies == "drop" else []
     (folder / CARD).write_text(data_card(dataset, sections), encoding="utf-8")
 

@@ -167,8 +167,12 @@ def _leave_out_what_overrides_replace(raw: RawTable, overrides: list[str]) -> No
                 data.pop(name, None)
         sets = raw.get("evaluation_set")
         if isinstance(sets, list) and "evaluation_set" not in keys:
-            familiar = {"name": FAMILIAR, "source": "embedded"}
-            raw["evaluation_set"] = [entry for entry in sets if entry != familiar]
+            familiar = {"name": FAMILIAR, "source": "embedded"}.items()
+            raw["evaluation_set"] = [
+                entry
+                for entry in sets
+                if not (isinstance(entry, dict) and familiar <= entry.items())
+            ]
 
 
 def _inherit_safety(raw: RawTable, path: Path, overrides: list[str]) -> None:

@@ -16,6 +16,7 @@ from tasks.spec.base import (
     KEPT,
     LABELS,
     OMITTED_AT_DEFAULT,
+    REGISTERED,
     SCORES_VERSION,
     SCORING_VERSION,
     BaseModelSpec,

@@ -186,7 +186,8 @@ class BaseModelSpec(Strict):
 
 
 FAMILIAR = "test_familiar"  # its cases are about the problems of embedded train
-EMBEDDED_EVALUATION_SETS = ("test_adversarial", "test_adversarial_2", FAMILIAR)
+REGISTERED = "test_registered"  # its cases are about problems of its own
+EMBEDDED_EVALUATION_SETS = ("test_adversarial", "test_adversarial_2", FAMILIAR, REGISTERED)
 SetName = Literal["train", "valid", "calibration", "test"]
 
 
@@ -245,7 +246,11 @@ class EvaluationSet(Columns):
     name: Name = Field(description="name of the set in reports")
     source: str = Field(
         description="a file, a folder with a test file, a Hub dataset, or `embedded` for"
-        " `test_adversarial` (300 cases), `test_adversarial_2` (1,200) and `test_familiar` (1,200)"
+        " `test_adversarial` (300 cases), `test_adversarial_2` (1,200), `test_familiar` (1,200) and"
+        " `test_registered` (4,000)"
+    )
+    cases: Annotated[int | None, Field(ge=100, le=100_000), OMITTED_AT_DEFAULT] = Field(
+        default=None, description="other number of cases of `test_familiar` or `test_registered`"
     )
 
     @property
@@ -263,6 +268,10 @@ class EvaluationSet(Columns):
             raise ValueError(
                 f"embedded evaluation sets are named {', '.join(EMBEDDED_EVALUATION_SETS)}, not"
                 f" {self.name}"
+            )
+        if self.cases and not (self.source == "embedded" and self.name in (FAMILIAR, REGISTERED)):
+            raise ValueError(
+                f"cases: for the embedded {FAMILIAR} and {REGISTERED} only; {self.name} is used as it is"
             )
 
         return self

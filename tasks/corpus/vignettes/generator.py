@@ -21,7 +21,7 @@ from tasks.corpus.vignettes.knowledge_base import (
 )
 from tasks.corpus.vignettes.label_rules import Facts, Verdict, decide
 from tasks.corpus.vignettes.render import Style, band_of, draw_style, render
-from tasks.spec import FAMILIAR, LABELS, Label
+from tasks.spec import LABELS, Label
 
 GENERATOR_VERSION = 8
 TRIES = 50  # to write a text that no other case has
@@ -86,16 +86,22 @@ def further_records(count: int, shares: tuple[float, ...], seed: int = 42) -> tu
     return tuple(_written(plan, "train", "train-further", seed, set()))
 
 
-def familiar_records(
-    count: int, problem_ids: Collection[str], shares: tuple[float, ...], seed: int, texts: set[str]
+def records_about(
+    problem_ids: Collection[str],
+    name: str,
+    count: int,
+    shares: tuple[float, ...],
+    seed: int,
+    texts: set[str],
 ) -> tuple[Record, ...]:
-    """`count` new cases about these problems, as the four sets are written, with none of `texts`.
+    """`count` cases of the set `name` about these problems, as the four sets are written, with none
+    of `texts`.
 
     `shares`: of the labels, in the order of LABELS. `texts`: normal ones; those written are added.
     """
-    candidates = [problem_named(name) for name in sorted(problem_ids)]
-    plan = _plan(FAMILIAR, label_counts(count, shares), candidates, seed)
-    return tuple(_written(plan, FAMILIAR, FAMILIAR, seed, texts))
+    candidates = [problem_named(problem_id) for problem_id in sorted(problem_ids)]
+    plan = _plan(name, label_counts(count, shares), candidates, seed)
+    return tuple(_written(plan, name, name, seed, texts))
 
 
 def planned_labels(

@@ -22,6 +22,7 @@ from tasks.spec import Strict
 FOLDER = Path(str(files("tasks.corpus.vignettes"))) / "knowledge"
 BANK_FOLDER = FOLDER.parent / "contrast"
 FURTHER = FOLDER / "further"  # problems of train alone, of which only `further_share` makes cases
+REGISTERED_FOLDER = FOLDER / "registered"  # problems of `test_registered` alone
 NOT_PROBLEMS = ("american", "contexts", "general", "phrases", "tone")
 Band = Literal["infant", "child", "teen", "adult", "older", "frail"]
 BAND_YEARS: dict[str, tuple[float, float]] = {
@@ -195,11 +196,18 @@ def further_problems() -> dict[str, ClinicalProblem]:
     return _problems_in(FURTHER, problems())
 
 
+@cache
+def registered_problems() -> dict[str, ClinicalProblem]:
+    """The problems that only `test_registered` may have, by id, in the same order."""
+    return _problems_in(REGISTERED_FOLDER, {*problems(), *further_problems()})
+
+
 def problem_named(problem_id: str) -> ClinicalProblem:
-    """A problem of either kind. Raises KeyError for an unknown id."""
-    if problem_id in problems():
-        return problems()[problem_id]
-    return further_problems()[problem_id]
+    """A problem of any kind. Raises KeyError for an unknown id."""
+    for of in (problems, further_problems):
+        if problem_id in of():
+            return of()[problem_id]
+    return registered_problems()[problem_id]
 
 
 def _problems_in(folder: Path, taken_ids: Collection[str]) -> dict[str, ClinicalProblem]:
@@ -254,7 +262,7 @@ def american_words() -> dict[str, str]:
 
 @cache
 def knowledge_digest(folder: Path = FOLDER) -> str:
-    """SHA-256 over the files behind all sets, or of FURTHER: any change of a wording makes a new
+    """SHA-256 over the files behind all sets, or of a folder: any change of a wording makes a new
     data set.
     """
     digest = hashlib.sha256()

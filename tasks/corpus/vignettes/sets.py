@@ -22,16 +22,17 @@ from tasks.corpus.vignettes.generator import (
     SIZES,
     Record,
     embedded_records,
-    familiar_records,
     further_records,
+    records_about,
     share_key,
 )
-from tasks.corpus.vignettes.knowledge_base import problem_named
+from tasks.corpus.vignettes.knowledge_base import problem_named, registered_problems
 from tasks.corpus.vignettes.label_rules import Facts, decide
-from tasks.spec import FAMILIAR, Data, EvaluationSet
+from tasks.spec import FAMILIAR, REGISTERED, Data, EvaluationSet
 
 FAMILIAR_VERSION = 1  # of how the cases of test_familiar are drawn
-EVALUATION_SIZES = ADVERSARIAL_SIZES | {FAMILIAR: 1200}
+REGISTERED_VERSION = 1  # the same, of test_registered
+EVALUATION_SIZES = ADVERSARIAL_SIZES | {FAMILIAR: 1200, REGISTERED: 4000}
 FACTS = "facts.jsonl"
 EMPTY = (None, ())  # facts that a case does not have
 READ_FACTS = TypeAdapter(Facts)
@@ -84,15 +85,19 @@ def evaluation_records(
     """The cases of an embedded evaluation set beside the data set of `data`.
 
     `train`: what is learned from. The familiar set is about its problems, and repeats no text of
-    the four sets.
+    the four sets; the registered one is about problems of its own.
     """
-    if not columns.is_familiar:
+    if columns.name in ADVERSARIAL_SIZES:
         return adversarial_records(data.seed, columns.name)
 
-    problem_ids = {case.group for case in train if case.group is not None}
-    texts = {normal_text(record.case.text) for record in records_of(data)}
+    problem_ids = set(registered_problems())
+    texts: set[str] = set()
+    if columns.is_familiar:
+        problem_ids = {case.group for case in train if case.group is not None}
+        texts = {normal_text(record.case.text) for record in records_of(data)}
+    count = columns.cases or EVALUATION_SIZES[columns.name]
     shares = share_key(data.shares)
-    return familiar_records(EVALUATION_SIZES[FAMILIAR], problem_ids, shares, data.seed, texts)
+    return records_about(problem_ids, columns.name, count, shares, data.seed, texts)
 
 
 def write_facts(path: Path, records: Iterable[Record]) -> None:

@@ -1,5 +1,5 @@
-"""What only train has, the further problems, apart from everything that a model is judged on; and the evaluation set about
-the problems of train, in texts that no other set has."""
+"""What only train has, the further problems, apart from everything that a model is judged on; and the evaluation sets about
+the problems of train, in texts that no other set has, and about problems that no other set has."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tasks.corpus.reading.sources import locate
 from tasks.corpus.vignettes.adversarial import NAME, adversarial_records
 from tasks.corpus.vignettes.contrast.cases import KINDS
 from tasks.corpus.vignettes.generator import embedded_records, further_records
-from tasks.corpus.vignettes.knowledge_base import further_problems, problems
+from tasks.corpus.vignettes.knowledge_base import further_problems, problems, registered_problems
 from tasks.corpus.vignettes.sets import (
     EVALUATION_SIZES,
     FAMILIAR_VERSION,
@@ -28,7 +28,7 @@ from tasks.corpus.vignettes.sets import (
 )
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
-from tasks.spec import FAMILIAR, LABELS, Data, EvaluationSet, digest_of
+from tasks.spec import FAMILIAR, LABELS, REGISTERED, Data, EvaluationSet, digest_of
 from tests.corpus.vignettes.test_generator import SHARES
 
 SET = EvaluationSet(name=FAMILIAR, source="embedded")
@@ -137,3 +137,45 @@ def test_it_is_refused_beside_cases_of_ones_own_and_a_built_in_grid_leaves_it_ou
     beside = f'evaluation_set=[{{name="{FAMILIAR}",source="embedded"}}]'
     with pytest.raises(BadInput, match="test_familiar is about the problems of the embedded train; leave"):
         load_grid("smoke", ["data.source=cases.csv", beside])
+
+
+def registered(data: Data, cases: int | None = None) -> list[Case]:
+    of = EvaluationSet(name=REGISTERED, source="embedded", cases=cases)
+    return [record.case for record in evaluation_records(of, data, [])]
+
+
+def test_the_registered_set_is_of_its_own_problems_whatever_is_learned():
+    cases = registered(Data())
+    labels = defaultdict(set)
+    for case in cases:
+        labels[case.group].add(case.label)
+    assert labels == {name: set(LABELS) for name in registered_problems()}, "every problem has every label"
+    assert not set(registered_problems()) & {*problems(), *further_problems()}
+    counts = Counter(case.label for case in cases)
+    assert [counts[label] for label in LABELS] == [1080, 1520, 1400], "the shares of test"
+    assert len({normal_text(case.text) for case in cases}) == len(cases) == EVALUATION_SIZES[REGISTERED]
+    assert cases == registered(WITH_FURTHER)
+
+
+@pytest.mark.nightly  # all pairs of texts
+def test_no_registered_case_is_nearly_one_of_another_set():
+    others = sets_of(Data(train_cases=3000, further_share=0.6)) | {FAMILIAR: familiar(WITH_FURTHER)}
+    for name in (NAME, "test_adversarial_2"):
+        others[name] = [record.case for record in adversarial_records(42, name)]
+    assert near_duplicates(others | {REGISTERED: registered(Data())}, threshold=0.4) == near_duplicates(
+        others, threshold=0.4
+    )
+
+
+def test_the_number_of_cases_is_a_setting_of_the_sets_that_are_drawn_alone(tmp_path):
+    assert len(registered(Data(), 150)) == 150 and "cases" not in SET.model_dump()
+    sets = [EvaluationSet(name=name, source="embedded", cases=150) for name in (FAMILIAR, REGISTERED)]
+    folder = prepare_dataset(SMALL, tmp_path, sets)
+    assert {DatasetManifest.read(folder).sets[one.name].cases for one in sets} == {150}
+    assert derive_again(folder) == (408, [])
+    assert (
+        f"150 new cases about {len(registered_problems())} problems that no other set has"
+        in (folder / CARD).read_text()
+    )
+    with pytest.raises(ValidationError, match="cases: for the embedded test_familiar and test_registered only; clinic"):
+        EvaluationSet(name="clinic", source="clinic.csv", cases=150)

@@ -39,15 +39,16 @@ from tasks.corpus.vignettes.knowledge_base import (
     problem_named,
     problems,
     read_bank,
+    registered_problems,
     teaching_bank,
     tone,
 )
 from tasks.corpus.vignettes.label_rules import CHILD_VITALS, WORSE_LATER, Facts, Vitals, decide
 from tasks.corpus.vignettes.reader_check import OF_CONTRAST, checks_of, reader_checks
 from tasks.corpus.vignettes.render import Style
-from tasks.corpus.vignettes.sets import derive_again, sets_of
+from tasks.corpus.vignettes.sets import derive_again, evaluation_records, sets_of
 from tasks.corpus.vignettes.speech import american, conjugate, contract, lived_days
-from tasks.spec import Data, EvaluationSet, digest_of
+from tasks.spec import REGISTERED, Data, EvaluationSet, digest_of
 from tests.corpus.test_card import texts_digest
 
 SECOND = "test_adversarial_2"
@@ -57,7 +58,9 @@ PROBLEMS = {"train": 100, "valid": 20, "calibration": 40, "test": 60}
 
 @pytest.fixture(scope="module")
 def everyone() -> tuple[Record, ...]:
-    return (*embedded_records(), *adversarial_records(), *further_records(3000, SHARES))
+    of = EvaluationSet(name=REGISTERED, source="embedded")
+    registered = evaluation_records(of, Data(), [])
+    return (*embedded_records(), *adversarial_records(), *further_records(3000, SHARES), *registered)
 
 
 def test_the_label_of_every_case_is_derived_again_from_facts_that_agree_with_each_other(everyone):
@@ -283,7 +286,7 @@ def test_no_child_stays_at_home_with_a_vital_sign_that_is_amber(everyone):
 
 def test_the_knowledge_names_only_known_contexts_and_every_problem_its_guidance():
     assert all(fact.source and fact.deny for fact in (*general().red.values(), *general().amber.values()))
-    for problem in (*problems().values(), *further_problems().values()):
+    for problem in (*problems().values(), *further_problems().values(), *registered_problems().values()):
         assert {*problem.ed_if, *problem.gp_if, *problem.always} <= set(contexts())
         assert problem.source and problem.days[0] < problem.days[1] < problem.days[2]
 
