@@ -21,6 +21,7 @@ from tasks.corpus.prompts import DEFAULT, load_prompt, make_template
 from tasks.experiment import land
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_of
+from tasks.judging import scores_folder
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.judging.fidelity import fidelity_figures
 from tasks.landing import land_failure
@@ -523,7 +524,9 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
     assert query("SELECT status FROM experiment").status.tolist() == ["completed"], "it is there after all"
 
 
-def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation_and_by_those_chosen_again(study, tmp_path):
+def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation_and_by_those_chosen_again(
+    study, tmp_path, monkeypatch
+):
     """A threshold chosen on the other weights makes up for the shift that the first arm is there to show."""
     spec, args, scores = study["tiny-llama", "balanced_safe"]
     few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update=FEW)})
@@ -562,3 +565,14 @@ def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation_and_by_tho
     assert rows["again"]["evaluation"][0]["threshold"] in cases
     disclaimed = ["no guarantee here" in (rows[name]["conformal"][0]["note"] or "") for name in ("moved", "again")]
     assert disclaimed == [True, False]
+
+    def without_emergencies(path):
+        return [case for case in scores_folder.read_cases(path) if case.label != "ED"]
+
+    monkeypatch.setattr(scorer, "read_cases", without_emergencies)
+    again = {"rules_from": str(scores), "judged_from": {"test": str(kept)}}
+    with pytest.raises(
+        BadInput, match="rules of the moved adapter cannot be chosen again, since calibration has no ED case"
+    ):
+        score(other, tmp_path / "none", quiet, **again)
+    assert not (tmp_path / "none").exists(), "the rules that it had are not taken in their place"
