@@ -59,12 +59,19 @@ def bundle(rule: Rule, scaling: Scaling | None = None, **changes) -> Bundle:
     return Bundle(**(values | changes))
 
 
-@pytest.mark.parametrize("name", ["argmax", "target_recall", "min_cost"])
-def test_each_rule_decides_as_the_recorded_one(name):
-    chosen = record_rules(INFORMED, list(LABELS) * 30, "digest", target=0.9, costs=COSTS).rules[name]
+SHIFTED = softmax(np.log(INFORMED) / 2 + [-1, 0.5, 0], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("argmax", None), ("target_recall", None), ("min_cost", None), ("argmax", SHIFTED)]
+)
+def test_each_rule_decides_as_the_recorded_one(name, own):
+    rules = record_rules(INFORMED, list(LABELS) * 30, "digest", target=0.9, costs=COSTS, own_p=own).rules
+    chosen = rules[name]
     threshold = chosen.threshold.value if chosen.threshold else None
     scaling = Scaling(temperature=chosen.scaling.temperature, biases=chosen.scaling.biases) if chosen.scaling else None
-    decision_bundle = bundle(Rule(name=name, threshold=threshold, costs=COSTS), scaling)
+    offsets = scaling if name == "argmax" else None
+    decision_bundle = bundle(Rule(name=name, threshold=threshold, costs=COSTS, offsets=offsets), scaling)
 
     p = np.exp(log_softmax(LOG_LIKELIHOODS, axis=1))
     decisions = decide(decision_bundle, LOG_LIKELIHOODS)

@@ -141,13 +141,14 @@ def test_the_fused_model_and_a_model_without_a_chat_template_do_so_too(place, fu
     refuse_other_answers(gemma, cases, monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("rule", ["argmax", "min_cost", "none"])
+@pytest.mark.parametrize("rule", ["argmax", "min_cost", "offsets", "none"])
 def test_the_example_follows_every_rule(place, plain, rule, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(plain, tmp_path / "copy")
     bundle = read_bundle(folder).bundle
     rules = {
         "argmax": Rule(name="argmax"),
         "min_cost": Rule(name="min_cost", costs=COSTS),
+        "offsets": Rule(name="argmax", offsets=Scaling(temperature=0.5, biases=(-1.0, 2.0, 0.0))),
         "none": Rule(name="target_recall", note="not available: no ED case in the calibration set"),
     }
     scaling = Scaling(temperature=0.1, biases=(-1.0, 0.5, 0.0))
