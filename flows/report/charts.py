@@ -259,7 +259,11 @@ def _chosen(names: list[str], choices: Sequence[str], further: str) -> list[str]
 
 
 def _legend(names: Sequence[str]) -> alt.Legend | None:
-    return alt.Legend(title=None) if len(names) > 1 else None
+    if len(names) < 2:
+        return None
+    if max(map(len, names)) > LABEL_LENGTH:  # the arms of moved adapters
+        return alt.Legend(title=None, columns=1, labelLimit=300)
+    return alt.Legend(title=None)
 
 
 def svg_of(chart: Any, height: int | None, **marks: Marks) -> str:

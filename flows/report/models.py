@@ -48,8 +48,8 @@ from warehouse.connect import listed
 
 NONE = "-"
 ARMS = (
-    "from8bit: an adapter that was trained at 8 bits, threshold kept; from8bit-again: the same, "
-    "threshold chosen again on calibration, as offsets of the most probable label are"
+    "from8bit: an adapter trained at 8 bits, threshold kept; from8bit-again: threshold, and offsets of "
+    "the most probable label, chosen again on calibration"
 )
 NO_MODEL = "no language model"
 RULES = {"argmax": "argmax", "target_recall": "target recall", "min_cost": "min cost"}

@@ -168,19 +168,22 @@ def flips(study: Study) -> Section:
     marks: list[Mark] = []
     for row in rows:
         row.random_weights = by_id[row.evaluation_after].random_weights
+        change = row.change
+        if change.startswith("adapter moved") and "," not in change:
+            change += ", threshold kept"
         flagged = "no dropout"
         if row.dropout_cases:
             count = row.flips_flagged + row.flips_not_flagged
             flagged = f"{row.flips_flagged} of {count} (of {row.dropout_cases} cases)"
         records.append(
-            {"pair": f"{pair_name(row)}, {row.change}", "flips": f"{row.flips} of {row.cases}"}
+            {"pair": f"{pair_name(row)}, {change}", "flips": f"{row.flips} of {row.cases}"}
             | cells(row, "correct_to_wrong", "wrong_to_correct")
             | {"ED lost": f"{row.ed_lost} of {row.ed_cases}"}
             | cells(row, "ed_gained", "harmless", "flip_cost", digits=0)
             | {"flagged": flagged}
         )
         # On two lines: a recipe's name is as long as a model's and a change's.
-        change = row.change.removeprefix("adapter moved ").replace(", ", "\n")
+        change = change.removeprefix("adapter moved ").replace(", ", "\n")
         label = f"{row.base_model} {change}\n{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
         marks.append({"label": label, "series": "lost", "x": -row.ed_lost})
         marks.append({"label": label, "series": "gained", "x": row.ed_gained})
