@@ -5,7 +5,7 @@ Prefect's event feed hears of it; name and tags of the run, by which the UI find
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,20 +129,32 @@ def evaluations_of_sweep(sweep: str) -> list[str]:
     return [row.id for row in rows_of(f"{clauses} AND kind = 'evaluation'")]
 
 
-def finish_all(sweep: SubmittedSweep) -> list[str]:
+def finish_all(
+    sweep: SubmittedSweep, show: Callable[[float], None] = lambda percent: None
+) -> list[str]:
     """Wait for every step; returns the failures, of experiments first. An interruption, or an error
     of the sweep itself, ends the steps' processes at once.
+
+    `show` gets the share of the steps that have ended, in percent.
 
     What the warehouse does not hold at the end is a failure, whatever the steps say, unless another
     program keeps it out.
     """
     failures: list[str] = []
     of_extras: list[str] = []
+    steps = {id(step): step for part in sweep.parts for step in (*part.shared, *part.own)}
+    ended: list[Step] = []
+    for step in steps.values():
+        step.add_done_callback(ended.append)
+    show(0)
     with forked_steps("tasks.tuning.job", "tasks.scoring.job"):
         try:
             # As they run: what has landed belongs to the study of a
             # sweep that is then stopped, too.
             for part in sweep.parts:
+                for step in part.own:
+                    step.wait()
+                    show(100 * len(ended) / len(steps))
                 if failure := _finish(part, sweep.record):
                     (of_extras if part.spec is None else failures).append(failure)
                 if sweep.data.state.is_completed():
@@ -154,6 +166,7 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
             sweep.record.keep()
             raise
 
+    show(100)
     failures += of_extras
     sweep.record.finish(len(failures))
     if warning := load_the_rest():
@@ -171,10 +184,9 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
 
 
 def _finish(part: Part, record: SweepRecord) -> str | None:
-    """Wait for a part; None if it landed, else its name with the reason, which lands too where it is
-    an experiment.
+    """None if a part that has ended has landed, else its name with the reason, which lands too where
+    it is an experiment.
     """
-    part.own[-1].wait()
     errors = (failure_of(step) for step in [*part.shared, *part.own])
     error = next((error for error in errors if error is not None), None)
     if part.spec is None:

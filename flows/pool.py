@@ -269,7 +269,7 @@ class PooledSweep:
         """Look at the runs until all have ended, and keep the sweep's progress artifact up to
         date.
         """
-        progress = publisher(f"sweep {self.selection.grid.name}")
+        progress = publisher(f"sweep {self.selection.grid.name}", stays=True)
         while True:
             try:
                 # Without retries, since the next look is one.

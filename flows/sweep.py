@@ -43,6 +43,7 @@ from tasks.experiment import choose_again, evaluate, evaluate_sets, land, move_a
 from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.landing import SweepRecord, refill_warehouse, some_results_wait
 from tasks.precisions import Precision
+from tasks.progress import ProgressArtifact
 from tasks.runtime.home import home
 from tasks.runtime.locks import at_work, is_at_work
 from tasks.spec import BaseModelSpec
@@ -84,7 +85,8 @@ def sweep(
     if pool is None:
         with at_work(), tell_of(selection.cells), threads_beside() as threads:
             submitted = submit_experiments(selection, threads)
-            failures = finish_all(submitted)
+            bar = ProgressArtifact(f"sweep {selection.grid.name}", stays=True)
+            failures = finish_all(submitted, bar.show)
         record = submitted.record
     else:
         record = SweepRecord(selection.grid, len(selection.cells))

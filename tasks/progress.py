@@ -49,9 +49,11 @@ def publish(title: str, event: Event) -> None:
         listener(title, event)
 
 
-def publisher(title: str) -> Emit:
-    """An `emit` for the step `title`: to the listeners, the Prefect log and a progress artifact."""
-    artifact = _ProgressArtifact(title)
+def publisher(title: str, stays: bool = False) -> Emit:
+    """An `emit` for the step `title`: to the listeners, the Prefect log and a progress artifact, which
+    may stay once it is full.
+    """
+    artifact = ProgressArtifact(title, stays)
 
     def emit(event: Event) -> None:
         publish(title, event)
@@ -65,16 +67,17 @@ def publisher(title: str) -> Emit:
     return emit
 
 
-class _ProgressArtifact:
+class ProgressArtifact:
     """A progress bar in the Prefect UI, updated at most every ARTIFACT_SECONDS.
 
-    It is removed once it is full: of a sweep's artifacts all but the results would be finished
-    bars. That of a step that fails stays where it was. A step waits no longer than REQUEST_SECONDS
-    for a server that does not answer, as that of a machine that is cut off.
+    Unless it `stays`, it is removed once it is full: of a sweep's artifacts all but the results would
+    be bars of finished steps. That of a step that fails stays where it was. A step waits no longer
+    than REQUEST_SECONDS for a server that does not answer, as that of a machine that is cut off.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, stays: bool = False) -> None:
         self.title = title
+        self.stays = stays
         # Prefect's artifact keys hold lower-case letters, digits and dashes only.
         self.key = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
         self.id: UUID | None = None
@@ -98,16 +101,17 @@ class _ProgressArtifact:
     def _send(self, percent: float) -> None:
         # A picture of the progress is no reason to lose the training that it shows.
         with self._one_at_a_time, contextlib.suppress(Exception):
-            if percent >= 100 and self.id is not None:
-                id = self.id
-                self.id = None
-                with get_client(sync_client=True) as client:
-                    client.delete_artifact(id)
-            elif percent < 100 and self.id is None:
+            is_removed = percent >= 100 and not self.stays
+            if self.id is None and not is_removed:
                 created: Any = create_progress_artifact(
                     progress=percent, key=self.key, description=self.title
                 )
                 self.id = created
+            elif self.id is not None and is_removed:
+                id = self.id
+                self.id = None
+                with get_client(sync_client=True) as client:
+                    client.delete_artifact(id)
             elif self.id is not None:
                 update_progress_artifact(artifact_id=self.id, progress=percent)
 

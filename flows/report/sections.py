@@ -16,7 +16,6 @@ from tasks.corpus.case import SETS
 from tasks.spec import LABELS
 from warehouse.connect import listed, snapshot
 
-PAIRS = "4 bits against 8 bits"
 ENVIRONMENT = (
     *("triage_version", "engine_version", "mlx_version", "mlx_lm_version", "backend"),
     *("compute_path", "compute_dtype", "blas", "machine", "weights_source", "original_precision"),
@@ -117,12 +116,13 @@ def tables_of(studies: Sequence[Study], asked: Collection[str] | None = None) ->
 
 
 def comparison_markdown(studies: Sequence[Study]) -> str:
-    """The whole comparison as one Markdown page, the answer first; each test set has its own tables."""
+    """What `triage compare` prints first, as Markdown: the answer, the models, and where the rest is."""
     if not studies:
-        return as_markdown(Table(PAIRS, []))
-    given = answer(studies[0])
-    parts = [f"**{given.sentence}**", as_markdown(first_table(studies[0]))]
-    parts.append("\n".join(f"- {line}" for line in given.details))
-    parts += map(as_markdown, tables_of(studies))
-    digests = {row.set_digest for study in studies for row in study.board}
-    return "\n\n".join([*filter(None, parts), disclaimer(digests)])
+        return "The warehouse holds no finished experiment yet."
+    study = studies[0]
+    parts = [f"**{answer(study).sentence}**", as_markdown(first_table(study, digits=0))]
+    if sets := ", ".join(one.set_name for one in studies[1:]):
+        parts.append(f"Judged before, on other cases: {sets}.")
+    parts.append(f"For more: `triage compare {study.name or ''} --all`, `triage report --open`.")
+    parts.append(disclaimer({row.set_digest for one in studies for row in one.board}))
+    return "\n\n".join(parts)

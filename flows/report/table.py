@@ -48,6 +48,11 @@ class Table:
         return [record[column] for record in self.records]
 
     @property
+    def heading(self) -> str:
+        """The title and the notes in one line."""
+        return "; ".join(filter(None, (self.title, *self.notes)))
+
+    @property
     def columns(self) -> list[str]:
         return list(self.records[0]) if self.records else []
 
@@ -142,19 +147,20 @@ def one_line(text: str) -> str:
 
 
 def markdown_rows(table: Table) -> str:
-    """The rows of a table below its columns."""
+    """The rows of a table below its columns; a line break stays one, since the width of a page is
+    scarce.
+    """
     if not len(table):
         return "No rows yet."
-    cells = [table.columns, *(record.values() for record in table.records)]
-    head, *rows = (f"| {' | '.join(map(one_line, line))} |" for line in cells)
+    lines = [table.columns, *(record.values() for record in table.records)]
+    head, *rows = (f"| {' | '.join(line)} |".replace("\n", "<br>") for line in lines)
     return "\n".join([head, "|" + "---|" * len(table.columns), *rows])
 
 
 def as_markdown(table: Table) -> str:
-    """A heading, the notes, and the whole table."""
+    """The title with the notes, as on the terminal, and the whole table."""
     table = table.with_reasons_once()
-    notes = (note if note.startswith("n/a") else note[0].upper() + note[1:] for note in table.notes)
-    return "\n\n".join([f"# {table.title}", *(f"{note}." for note in notes), markdown_rows(table)])
+    return f"{table.heading}.\n\n{markdown_rows(table)}"
 
 
 def print_table(
@@ -165,8 +171,8 @@ def print_table(
     `most` rows, and the query that has all of them.
     """
     table = table.with_reasons_once()
-    if heading := "; ".join(filter(None, (table.title, *table.notes))):
-        _print_text(console, heading, style="italic")
+    if table.heading:
+        _print_text(console, table.heading, style="italic")
     shown = list(table.records)[:most] if console.is_terminal else list(table.records)
     for columns in [table.columns] if whole else _parts(table, shown, console.width):
         grid = rich.table.Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")

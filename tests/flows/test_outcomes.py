@@ -29,7 +29,13 @@ def future(result: Any) -> SimpleNamespace:
     """A finished step, as a flow sees it."""
     no, yes = (lambda: False), (lambda: True)
     state = SimpleNamespace(is_failed=no, is_crashed=no, is_cancelled=no, is_completed=yes, name="Completed")
-    return SimpleNamespace(state=state, result=lambda: result, wait=lambda: None)
+    calls: list[Any] = []
+
+    def wait() -> None:
+        for call in calls:
+            call(None)
+
+    return SimpleNamespace(state=state, result=lambda: result, wait=wait, add_done_callback=calls.append)
 
 
 def unfinished() -> SimpleNamespace:
@@ -45,7 +51,9 @@ def test_what_landed_and_is_not_in_the_warehouse_is_a_failure():
     land_rows("t1", "training", training("t1"))
     land_rows("e1", "evaluation", evaluation("e1", "t1"))
     land_rows("b1", "training", training("b1"))
-    assert finish_all(sweep) == []
+    shares: list[float] = []
+    assert finish_all(sweep, shares.append) == []
+    assert shares == [0, 20, 40, 60, 80, 100], "five steps, of which an experiment's folder is one"
     warehouse_path().unlink()
     failures = finish_all(sweep)
     assert [failure.partition(":")[0] for failure in failures] == ["baselines", "cell"]
@@ -72,7 +80,7 @@ def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_
         raise KeyboardInterrupt
 
     record = SweepRecord(load_grid("smoke"), experiments=1)
-    waits = SimpleNamespace(wait=stop)
+    waits = SimpleNamespace(wait=stop, add_done_callback=lambda call: None)
     chain = Part("cell", [waits] * 3, [future("folder")] * 4, SimpleNamespace(cell_id="cell"))
     sweep = SubmittedSweep(unfinished(), record, [Part("baselines", [future(["e1"])]), chain])
     land_rows("t1", "training", training("t1"))

@@ -102,12 +102,16 @@ def test_results_land_one_by_one_while_the_next_weights_are_fetched(smoke):
     assert len(landings) == 8 and all(map(int.__lt__, landings, trainings[2:]))
 
 
-def test_the_flow_run_has_its_tables_and_is_found_by_models_bits_recipes_and_kinds(smoke):
+def test_the_flow_run_has_its_artifacts_and_is_found_by_models_bits_recipes_and_kinds(smoke):
     """Its tasks carry no tags, of which each would wait for a limit, and no bar of a finished step is left."""
-    place, _ = smoke
-    rows = place.prefect("SELECT name, key FROM artifact JOIN flow_run ON flow_run.id = artifact.flow_run_id")
-    assert {("sweep smoke", "leaderboard"), ("sweep smoke", "comparison")} <= set(rows)
-    assert {kind for (kind,) in place.prefect("SELECT type FROM artifact")} == {"table", "markdown"}
+    place, printed = smoke
+    of_run = "artifact JOIN flow_run ON flow_run.id = artifact.flow_run_id WHERE name = 'sweep smoke'"
+    rows = place.prefect(f"SELECT key, type, data FROM {of_run} ORDER BY type")
+    assert len(rows) == len(place.prefect("SELECT id FROM artifact"))
+    (comparison, progress) = rows
+    assert comparison[:2] == ("comparison", "markdown") and progress == ("sweep-smoke", "progress", 100)
+    sentence, _, table = json.loads(comparison[2]).partition("\n\n")
+    assert sentence.strip("*") in printed.stdout and [cell for cell in CELLS if cell not in table] == []
     ((tags,),) = place.prefect("SELECT tags FROM flow_run WHERE name = 'sweep smoke'")
     expected = {"tiny-llama", "tiny-gemma3", "4bit", "8bit", "baseline", "balanced_safe", "standard", "safety"}
     assert set(json.loads(tags)) == expected

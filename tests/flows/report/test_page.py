@@ -191,14 +191,15 @@ def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outda
 def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fails(local_report, monkeypatch, caplog):
     published: list[str] = []
 
-    def publish(markdown, key, description):
-        published.append(markdown)
+    def publish(link, link_text, **_):
+        published.append(f"{link_text} {link}")
         raise RuntimeError("the server is gone")
 
     monkeypatch.setattr(compare, "get_run_logger", lambda: logging.getLogger("run"))
-    monkeypatch.setattr(compare, "create_markdown_artifact", publish)
+    monkeypatch.setattr(compare, "create_link_artifact", publish)
     compare.publish_report("synthetic")
-    assert len(published) == 1 and f"`{report_path('synthetic')}`" in published[0]
+    path = report_path("synthetic")
+    assert published == [f"{path} {path.resolve().as_uri()}"]
     assert "the server is gone" in caplog.text
 
     monkeypatch.setattr(page, "is_current", lambda study: False)

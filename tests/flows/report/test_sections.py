@@ -446,17 +446,17 @@ def test_a_study_has_the_rows_of_each_test_set_apart_the_one_judged_last_first(j
     assert spread == [OLD_NAME], "the new cases have one seed"
 
 
-def test_the_artifacts_have_the_rows_of_every_test_set(judged_again, monkeypatch):
-    artifacts = {}
-    monkeypatch.setattr("flows.report.sections.SECTIONS", {"baselines": SECTIONS["baselines"]})
-    monkeypatch.setattr(compare, "create_table_artifact", lambda table, **_: artifacts.update(rows=table))
-    monkeypatch.setattr(compare, "create_markdown_artifact", lambda markdown, **_: artifacts.update(page=markdown))
+def test_the_artifact_has_the_answer_and_the_table_of_compare_and_names_other_test_sets(judged_again, monkeypatch):
+    pages = []
+    monkeypatch.setattr(compare, "create_markdown_artifact", lambda markdown, **_: pages.append(markdown))
     compare.publish_comparison(None)
-    assert [row["test set"] for row in artifacts["rows"]] == [NEW_NAME] * 2 + [OLD_NAME] * 4
-    page = artifacts["page"]
-    assert page.startswith(f"**{answer(studied()[0]).sentence}**\n\n# 2 models on 60 test cases")
-    assert page.count("\n# Experiments on the test set") == 2
-    assert all(line.endswith("|") for line in page.splitlines() if line.startswith("|"))
+    (page,) = pages
+    (new, old) = studied()
+    assert page.startswith(f"**{answer(new).sentence}**\n\n2 models on 60 test cases")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    assert "| ED recall<br>threshold |" in page, "one line would push the verdicts out of the page"
+    assert rows[1:] == [[*record.values()] for record in first_table(new, digits=0).records]
+    assert f"on other cases: {old.set_name}" in page and "`triage compare earlier --all`" in page
 
 
 def test_precisions_stand_against_the_reference_of_their_own_test_set(tmp_path):

@@ -90,6 +90,6 @@ def test_a_long_list_is_cut_on_a_terminal_alone_with_the_query_that_has_all_of_i
 def test_markdown_has_every_row_on_a_line_and_says_where_there_is_none():
     table = Table("A title", [{"two\nlines": "a\nb", "c": "n/a: no case"}], notes=("one note",))
     assert as_markdown(table).split("\n\n") == [
-        "# A title", "One note.", "n/a (c): no case.", "| two lines | c |\n|---|---|\n| a b | n/a |",
+        "A title; one note; n/a (c): no case.", "| two<br>lines | c |\n|---|---|\n| a<br>b | n/a |",
     ]  # fmt: skip
-    assert as_markdown(Table("Nothing", [])).endswith("No rows yet.")
+    assert as_markdown(Table("Nothing", [])) == "Nothing.\n\nNo rows yet."
