@@ -42,7 +42,7 @@ MOST_MODELS = 60  # lines on a terminal
 
 Experiment = Annotated[
     str | None,
-    typer.Argument(help="a cell, training or evaluation id, or the beginning of one; none: all"),
+    typer.Argument(help="name of an experiment, or an id, or the beginning of one; none: all"),
 ]
 ShowText = Annotated[
     Path | None,

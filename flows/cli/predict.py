@@ -49,7 +49,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="a cell, training or evaluation id, the beginning of one, or an exported folder",
+        help="name of an experiment, or an id, the beginning of one, or an exported folder",
     ),
 ]
 Source = Annotated[

@@ -38,7 +38,10 @@ console = Console(highlight=False, markup=False, width=_width())
 errors = Console(stderr=True, highlight=False, markup=False)
 
 Experiment = Annotated[
-    str, typer.Argument(help="a cell, training or evaluation id, or the beginning of one")
+    str,
+    typer.Argument(
+        help="name of an experiment, or a training or evaluation id, or the beginning of one"
+    ),
 ]
 Prevalence = Annotated[
     float | None,

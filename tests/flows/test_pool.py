@@ -94,7 +94,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch):
     fake_server = Server()
-    monkeypatch.setattr(pool, "publisher", lambda title: lambda event: None)  # which asks a real server
+    monkeypatch.setattr(pool, "publisher", lambda title, stays: lambda event: None)  # which asks a real server
     monkeypatch.setattr(pool, "configured_api", lambda: "http://server/api")
     monkeypatch.setattr(pool, "refuse_unusable_server", lambda api: None)
     monkeypatch.setattr(pool, "prefect_client", lambda api, **options: within(fake_server))
