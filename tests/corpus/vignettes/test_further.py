@@ -27,7 +27,7 @@ from tasks.corpus.vignettes.sets import (
     records_of,
     sets_of,
 )
-from tasks.grids.grid import load_grid
+from tasks.grids.grid import GRIDS, load_grid
 from tasks.runtime.errors import BadInput
 from tasks.spec import FAMILIAR, LABELS, REGISTERED, Data, EvaluationSet, digest_of
 from tests.corpus.vignettes.test_generator import SHARES
@@ -132,9 +132,12 @@ def test_a_data_set_holds_it_beside_sets_that_stay_as_they_are(tmp_path):
     assert not report.errors and {line.name for line in report.sets} == set(sets)
 
 
-def test_it_is_refused_beside_cases_of_ones_own_and_a_built_in_grid_leaves_it_out_there():
-    own = load_grid("tuned", ["data.source=my_cases.csv"])
-    assert [entry.name for entry in own.evaluation_sets] == ["test_adversarial", "test_adversarial_2"]
+def test_it_is_refused_beside_cases_of_ones_own_and_a_grid_file_leaves_it_out_there(tmp_path):
+    text = (GRIDS / "tuned.toml").read_text(encoding="utf-8")
+    for name, size in (("plain", ""), ("sized", "\ncases = 2000")):
+        (tmp_path / f"{name}.toml").write_text(text.replace(f'name = "{FAMILIAR}"', f'name = "{FAMILIAR}"{size}'))
+        own = load_grid(str(tmp_path / f"{name}.toml"), ["data.source=my_cases.csv"])
+        assert [entry.name for entry in own.evaluation_sets] == ["test_adversarial", "test_adversarial_2"]
     beside = f'evaluation_set=[{{name="{FAMILIAR}",source="embedded"}}]'
     with pytest.raises(BadInput, match="test_familiar is about the problems of the embedded train; leave"):
         load_grid("smoke", ["data.source=cases.csv", beside])
