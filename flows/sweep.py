@@ -219,7 +219,7 @@ def submit_experiments(
                 moves += [Part(name, [kept]), Part(f"{name}, threshold chosen again", [again])]
 
     # One for each base model, after its experiments: these have cached the activations that it reads.
-    for model in selection.models:
+    for model in selection.models if grid.scoring.fidelity_cases else ():
         step = fidelity.submit(
             model,
             sweep.bases[model.name],

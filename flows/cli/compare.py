@@ -134,9 +134,9 @@ def print_study(
         print_line(console, note)
 
 
-def shown_first(console: Console, study: StudyRows) -> Table:
+def shown_first(console: Console, study: StudyRows, brief: bool = False) -> Table:
     """The table of models with the baseline, as exact as the console is wide."""
-    return first_table(study, digits=1 if console.width >= WIDE else 0)
+    return first_table(study, digits=1 if console.width >= WIDE else 0, brief=brief)
 
 
 def print_answer(console: Console, given: Answer, first: Table) -> None:

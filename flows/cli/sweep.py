@@ -309,7 +309,7 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
         print_line(console, NOTHING)
         return
 
-    print_answer(console, answer(studies[0]), shown_first(console, studies[0]))
+    print_answer(console, answer(studies[0]), shown_first(console, studies[0], brief=True))
     # The first model stands for all.
     models = [row.cell_id for row in studies[0].board if not row.is_baseline]
     of_one = f", triage gates {models[0]}" if models else ""

@@ -1,7 +1,8 @@
 """The answer to the question of 4 against 8 bits: one sentence, and the primary comparison behind it.
 
 With a primary claim it is that of the study; without one, that of the recipe of most seeds whose
-models learned something beside the linear baseline. All else is secondary: figures and intervals.
+models learned something beside the linear baseline. A claim about other precisions follows it. All
+else is secondary: figures and intervals.
 """
 
 from __future__ import annotations
@@ -95,17 +96,26 @@ def answer(study: Study) -> Answer:
         for rows in grouped(study.recipes, lambda row: row.seed_group).values()
         if not rows[0].random_weights
     ]
+    claim = study.claim
+    parts = []
     if only_random_weights(study.board):
-        given = Answer(ALL_RANDOM)
-    elif study.claim is not None:
-        given = _of_claim(study.claim, study)
-    elif not (study.pairs and recipes):
-        given = Answer(NO_PAIR)
+        parts = [Answer(ALL_RANDOM)]
     else:
-        given = _of_recipes(recipes, study)
+        is_about_bits = claim is not None and (claim.side, claim.reference) == SIDES
+        if study.pairs and recipes and not is_about_bits:
+            parts.append(_of_recipes(recipes, study))
+        if claim is not None:
+            parts.append(_of_claim(claim, study))
+    parts = parts or [Answer(NO_PAIR)]
 
-    sentence = f"{given.sentence} {_gates(study.board)}".strip()
-    return Answer(sentence, [*given.details, *_resources(study.pairs)], given.primary, given.others)
+    sentence = " ".join(part.sentence for part in parts)
+    details = dict.fromkeys(line for part in parts for line in part.details)
+    return Answer(
+        f"{sentence} {_gates(study.board)}".strip(),
+        [*details, *_resources(study.pairs)],
+        parts[-1].primary,
+        parts[-1].others,
+    )
 
 
 def by_metric(rows: Collection[Row]) -> Figures:
@@ -144,13 +154,17 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
     about = f"{recall.base_model} {recall.recipe}, {counted(recall.seeds, 'seed')}"
     if recall.seeds == 1:
         about += ", so that chance in training is left out"
+    # A claim of other precisions follows, and is what the study is about.
+    is_followed = study.claim is not None
     also = f"{NAMES['accuracy']} {in_points(accuracy)}: {verdict_in_words(accuracy)}"
+    also = "" if is_followed else also
     sentences = [_sentence(recall, about, also=also)]
     if study.baseline is not None:
         beside_baseline, detail = _against(study.baseline, accuracy, study.pairs)
-        sentences.append(beside_baseline)
+        sentences += [] if is_followed else [beside_baseline]
         details.insert(0, detail)
-    if rows := [of_other["ed_recall"] for of_other in learned[1:]]:
+    rows = [of_other["ed_recall"] for of_other in learned[1:]]
+    if rows and not is_followed:
         named = [
             f"{row.base_model} {row.recipe} {in_points(row)}: {verdict_in_words(row)}"
             for row in rows[:MOST_OTHERS]
@@ -186,24 +200,33 @@ def _seed_differences(
     return differences
 
 
-def _sentence(row: Row, about: str, sides: Sequence[str] = SIDES, also: str = "") -> str:
+def _sentence(
+    row: Row, about: str, sides: Sequence[str] = SIDES, also: str = "", moved_rules: str = ""
+) -> str:
     """`4 bits are not worse by 2 points than 8 bits in accuracy: -0.2 points [-0.9, +0.5] (tuned, 3 seeds).`
 
-    `also`: what stands beside the figure.
+    `also`: what stands beside the figure; `moved_rules`: whether the first side, which has the
+    adapters of the second, kept their rules or chose them again.
     """
     side, reference = map(bits_of, sides)
     name = NAMES[row.metric]
+    of_recall = "ED recall at each model's threshold"
+    if moved_rules:
+        # A sentence without what it is about goes on with the adapters of the one before.
+        moved = f"{sides[1].replace('bit', '-bit')} adapters moved to {side}" if about else "they"
+        side = f"{moved}, threshold {moved_rules.replace('_', ' ')},"
+        reference = "unmoved ones"
+        name, of_recall = name.partition(" by ")[0], "ED recall"
+    about = about and f" ({about})"
     if not is_number(row.difference):
-        return (
-            f"Nothing can be said about {side} against {reference} in {name} ({about}): {row.note}."
-        )
+        return f"Nothing can be said about {side} against {reference} in {name}{about}: {row.note}."
 
-    verdict, _, needs = in_words(row).partition(": ")
+    verdict, _, needs = in_words(row, bool(moved_rules)).partition(": ")
     figure = in_points(row, " points")
     if row.metric == "ed_recall":
         margin = f"{100 * row.margin:g} points"
         words = EMERGENCIES[row.verdict].format(side=side, reference=reference, margin=margin)
-        figure = f"ED recall at each model's threshold {figure}"
+        figure = f"{of_recall} {figure}"
     elif row.verdict == CANNOT_CONCLUDE:
         words = f"Cannot tell whether {side} are as good as {reference} in {name}"
     else:
@@ -213,7 +236,8 @@ def _sentence(row: Row, about: str, sides: Sequence[str] = SIDES, also: str = ""
         needs = row.note
     elif "more" in needs or "second" in needs:
         needs = f"it would take {needs}"
-    return f"{'; '.join(filter(None, (f'{words}: {figure}', needs, also)))} ({about})."
+    words = words.replace("they", "They", 1) if words.startswith("they") else words
+    return f"{'; '.join(filter(None, (f'{words}: {figure}', needs, also)))}{about}."
 
 
 def verdict_in_words(row: Row) -> str:
@@ -324,7 +348,7 @@ def _of_claim(claim: Row, study: Study) -> Answer:
     sentences = []
     shares = []
     intervals: list[Row] = []
-    primaries = []
+    primaries: list[Primary] = []
     for rules, pairs in arms.items():
         if not pairs:
             continue
@@ -334,11 +358,16 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         for metric in claim.figures:
             row = compared[metric]
             units = counted(row.groups, "group") if row.groups else counted(row.cases, "case")
-            of = f"{name}, {counted(row.seeds, 'training')} a side, {units}"
+            trainings = counted(row.seeds, "training") + ("" if is_moved else " a side")
+            of = f"{about}, {trainings}, {units}"
+            if row.seeds == 1:
+                of += "; nothing follows about other trainings"
             also = ""
             if is_moved and metric == "ed_recall" and "over_triage" not in claim.figures:
                 also = f"over-triage {in_points(compared['over_triage'])}"
-            sentences.append(_sentence(row, of, sides, also))
+            # Both arms are about the same trainings and cases.
+            of = "" if primaries else of
+            sentences.append(_sentence(row, of, sides, also, rules if is_moved else ""))
             shares.append(_share(row, claim.reference, study.baseline))
         first = claim.figures[0]
         seeds = _seed_differences(study, pairs, first)

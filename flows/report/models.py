@@ -69,17 +69,31 @@ RULE_FIGURES = (
 # --- All models and baselines -----------------------------------------------------------------------
 
 
-def first_table(study: Study, digits: int = 1) -> Table:
-    """The models of a study and the linear baseline, in percent, by the same rules."""
+def first_table(study: Study, digits: int = 1, brief: bool = False) -> Table:
+    """The models of a study and the linear baseline, in percent, by the same rules; of moved adapters
+    those that a claim is about, or all without one. `brief`: the title has the base model and the
+    seed that all share.
+    """
     board = [row for row in study.models if not row.is_baseline]
+    if (claim := study.claim) is not None:
+        claimed = claim.side, f"{claim.recipe} from {claim.reference}"
+        board = [
+            row
+            for row in board
+            if row.is_trained or (row.precision, row.recipe.removesuffix(" again")) == claimed
+        ]
     own = sum(row.is_trained for row in board)
     moved = {(row.source_training_id, row.precision) for row in board if row.moved_rules}
+    base_models = {row.base_model for row in board}
+    seeds = {row.seed for row in board}
+    prefix = f"{base_models.pop()}-" if brief and len(base_models) == 1 else ""
+    suffix = f"-s{seeds.pop()}" if prefix and len(seeds) == 1 else ""
     if (baseline := study.baseline) is not None:
         board.append(baseline)
     marked = not only_random_weights(study.board)
     records = [
         {
-            "model": listed_name(row, marked),
+            "model": listed_name(row, marked).removeprefix(prefix).removesuffix(suffix),
             "MB": _megabytes(row, digits),
             "ED recall\nthreshold": in_percent(row, "ed_recall", digits),
             "over-triage\nthreshold": in_percent(row, "over_triage", digits),
@@ -93,17 +107,15 @@ def first_table(study: Study, digits: int = 1) -> Table:
     title = f"{' and '.join(counts)} on {row.cases:,} test cases, {row.emergencies:,} of them emergencies"
     if study.set_name:
         title += f" ({study.set_name.partition(' (')[0]})"
-    table = Table(
-        title,
-        records,
-        '"FROM leaderboard"',
-        (
-            "percent, with 95 % intervals",
-            "threshold: each one's own, from calibration; argmax: the most probable label",
-            "in the order of their gates, then of ED recall, by each one's own rule",
-        ),
+    shared = f"names: {prefix}NAME{suffix}" if prefix else None
+    notes = (
+        "percent, with 95 % intervals",
+        "threshold: each one's own, from calibration; argmax: the most probable label",
+        "in the order of their gates, then of ED recall, by each one's own rule",
     )
-    return table.noted(ARMS if moved else None)
+    if brief:
+        return Table(title, records, '"FROM leaderboard"').noted(shared, notes[0])
+    return Table(title, records, '"FROM leaderboard"', notes).noted(ARMS if moved else None)
 
 
 def _records(rows: Board) -> list[Record]:

@@ -50,8 +50,9 @@ class Scoring(Strict):
     generated_cases: int = Field(
         default=20, ge=0, le=10_000, description="number of test cases with a generated answer"
     )
-    fidelity_cases: int = Field(
-        default=100, ge=3, description="number of test cases to compare with unquantised weights"
+    fidelity_cases: Annotated[int, Field(ge=3)] | Literal[0] = Field(
+        default=100,
+        description="number of test cases to compare with unquantised weights; 0: none",
     )
     move_adapters: bool | Annotated[tuple[str, ...], Field(min_length=1), EachOnce] = Field(
         default=False,
@@ -84,7 +85,8 @@ class Primary(Strict):
     seeds: Annotated[tuple[Seed, ...] | None, EachOnce] = Field(
         default=None,
         min_length=1,
-        description="two seeds or more; without it those that the recipe is trained with",
+        description="two seeds or more, one where the side is moved; without it those that the recipe"
+        " is trained with",
     )
     sides: Annotated[tuple[str, ...], EachOnce] = Field(
         default=("4bit", "8bit"),
@@ -271,18 +273,21 @@ class Grid(Strict):
                     f"{', '.join(known)}"
                 )
 
+        trained = [precision.name for precision in self.compared]
+        moved = [precision.name for precision in self.moved_to or ()]
         trained_seeds = self.seeds_of(recipes[primary.recipe])
         seeds = primary.seeds or trained_seeds
-        if len(seeds) < 2 or not {*seeds} <= {*trained_seeds}:
+        # An adapter and the same one moved differ by no chance in training.
+        least = 2 if primary.sides[0] in trained else 1
+        if len(seeds) < least or not {*seeds} <= {*trained_seeds}:
             raise ValueError(
                 f"primary.seeds: a primary claim needs two or more seeds that {primary.recipe} is "
                 f"trained with ({', '.join(map(str, trained_seeds))}), since one training at each "
                 "precision cannot tell a difference from chance in training; train it with more "
-                "seeds, or leave out [primary]"
+                "seeds, claim what a move to a precision of scoring.move_adapters changes, or leave "
+                "out [primary]"
             )
 
-        trained = [precision.name for precision in self.compared]
-        moved = [precision.name for precision in self.moved_to or ()]
         if primary.sides[0] not in (*trained, *moved) or primary.sides[1] not in trained:
             raise ValueError(
                 f"primary.sides: {[*primary.sides]} cannot be compared; name a precision of the "

@@ -162,9 +162,11 @@ def verdict_on(metric: str, low: float, high: float, margin: float) -> str:
     return WORSE if high < -margin else CANNOT_CONCLUDE
 
 
-def in_words(row: Any) -> str:
+def in_words(row: Any, is_of_one: bool = False) -> str:
     """The verdict of a row of `quantization_summary`, or of one with its columns, as it is printed:
     `cannot conclude: at least 2 more seeds` names what takes the smaller share of what there is.
+
+    `is_of_one`: one seed is no lack, since the verdict is about one training with itself.
     """
     points = f"{100 * row.margin:g} points"
     if row.verdict != CANNOT_CONCLUDE:
@@ -172,7 +174,7 @@ def in_words(row: Any) -> str:
         return f"{by[row.verdict]} {points}"
     if row.low is None:
         return CANNOT_CONCLUDE
-    if row.seeds == 1:
+    if row.seeds == 1 and not is_of_one:
         return f"{CANNOT_CONCLUDE}: a second seed"
 
     units, unit = (row.cases, "case") if row.groups is None else (row.groups, "group")

@@ -177,19 +177,21 @@ def test_adapters_that_were_moved_are_compared_with_those_that_they_are(tmp_path
     claim = changed(CLAIM, base_model="smol", recipe="r1", side="mxfp4", seeds=[1, 2, 3])
     found = given(claim)
     difference = 100 * sum(accuracies) / 3
-    assert (
-        f"mxfp4 are worse by more than 2 points than 8 bits in accuracy: {difference:+.1f} points [" in found.sentence
+    assert found.sentence.startswith(
+        "8-bit adapters moved to mxfp4, threshold kept, are worse by more than 2 points than unmoved ones in accuracy: "
+        f"{difference:+.1f} points ["
     )
-    assert "(smol r1, threshold kept, 3 trainings a side, 60 groups)" in found.sentence
+    assert "(smol r1, 3 trainings, 60 groups)" in found.sentence
     assert list(found.primary.seeds.values()) == pytest.approx(accuracies)
 
     again = given(changed(claim, threshold="chosen_again"))
     assert "in accuracy: +0.0 points" in again.sentence and "threshold kept" not in again.sentence
     assert set(again.primary.seeds.values()) == {0}
     both = given(changed(claim, threshold="both"))
-    *sentences, gates = both.sentence.split(" (smol r1, threshold ")
-    assert [words.partition(",")[0] for words in [*sentences, gates][1:]] == ["kept", "kept", *["chosen again"] * 2]
+    _, *sentences = re.split("(?:8-bit adapters moved to mxfp4|[Tt]hey), threshold ", both.sentence)
+    assert [words.partition(",")[0] for words in sentences] == ["kept", "kept", *["chosen again"] * 2]
     assert all(" over-triage " in sentences[number] for number in (1, 3)), "what mending costs"
+    assert both.sentence.count("(smol r1, 3 trainings, ") == 2, "once for both arms"
     labels = {mark["label"] for mark in primary_chart(both.primary, *both.others).marks}
     assert labels == {f"smol\nr1, threshold {arm}, 3 seeds" for arm in ("kept", "chosen again")}
 
@@ -201,6 +203,31 @@ def test_adapters_that_were_moved_are_compared_with_those_that_they_are(tmp_path
     changes = [name.partition(", ")[2] for name in flips(study).tables[0]["pair"]]
     move = "adapter moved from 8bit to mxfp4"
     assert sorted(changes) == [f"{move}, threshold {arm}" for arm in ("chosen again", "kept") for _ in range(3)]
+
+
+def test_a_claim_of_one_moved_adapter_follows_4_against_8_bits_and_says_nothing_of_other_trainings(tmp_path):
+    own = noisy(1, 0.8)
+    unlike = [(truth, right, "GP" if i % 2 else decision) for i, (truth, right, decision) in enumerate(own)]
+    land_precision(tmp_path, "8bit", own)
+    land_precision(tmp_path, "4bit", noisy(2, 0.8))
+    land_precision(tmp_path, "mxfp4", unlike, moved_from="8bit")
+    land_precision(tmp_path, "mxfp4", unlike, moved_from="4bit")
+    land_baseline(tmp_path, 0.8)
+    load_all(tmp_path)
+    claim = changed(CLAIM, base_model="smol", recipe="r1", side="mxfp4", seeds=[42], figures=["ed_recall"])
+    found = given(claim)
+    of_bits, of_claim = found.sentence.split(" 8-bit adapters moved to mxfp4, threshold kept, ")
+    assert of_bits.startswith("Cannot tell whether 4 bits miss more emergencies than 8 bits: ED recall at each")
+    assert re.fullmatch(
+        r"miss more emergencies than unmoved ones, by more than 2 points: ED recall -\d+\.\d points \[-\d+\.\d, "
+        r"-\d+\.\d\]; over-triage .+ \(smol r1, 1 training, \d+ groups; nothing follows about other trainings\)\. "
+        r"None of 2 trained models passes the safety gates\.",
+        of_claim,
+    )
+    alike = given(changed(claim, margin=0.2, figures=["accuracy", "over_triage"])).sentence
+    assert "unmoved ones in over-triage: " in alike
+    names = first_table(replace(studied()[0], claim=claim), brief=True)["model"]
+    assert sorted(names) == ["4bit", "8bit", "linear model (words, characters)", "mxfp4-from-8bit"]
 
 
 def test_figures_of_random_weights_say_nothing(tmp_path):
@@ -255,3 +282,9 @@ ROW = Row(
 )
 def test_a_sentence_has_the_words_of_its_verdict(values, words):
     assert words in sentences._sentence(changed(ROW, **values), "r, 3 seeds")
+
+
+def test_one_seed_is_a_lack_where_trainings_are_compared_and_none_where_an_adapter_is_with_itself():
+    row = changed(ROW, verdict="cannot conclude", seeds=1, more_groups=70)
+    for rules, words in (("", "it would take a second seed"), ("kept", "it would take at least 70 more groups")):
+        assert words in sentences._sentence(row, "r", moved_rules=rules)
