@@ -255,6 +255,11 @@ LEAKS: dict[str, tuple[Callable[[Case], str | None], str, str]] = {
 def _leaks(sets: Sets, kinds: Sequence[str], sources: Sources) -> str:
     """All that two sets share of these kinds, as sentences; empty where they share nothing."""
     pairs_of = {kind: _copies(sets) if kind == "text" else _pairs(sets, kind) for kind in kinds}
+    if "id" in kinds:  # where a copy goes, so does its id
+        copies = {(a, x.case_id, b) for a, x, b, y, _ in pairs_of["text"] if x.case_id == y.case_id}
+        pairs_of["id"] = [
+            pair for pair in pairs_of["id"] if (pair[0], pair[1].case_id, pair[2]) not in copies
+        ]
     # By the set that a file holds, or the part that sets are split off.
     places = {
         (getattr(source.columns, "name", part), case.case_id): place(Path(path.name), number)

@@ -204,6 +204,8 @@ def test_the_check_passes_where_copies_leave_with_their_id_group_or_label_and_fa
 
     add("train", "same", long_text(700), "ED", "group")
     add("test", "same", long_text(700) + " now", "GP", "group")
+    sentence = refused(Data(source=str(source)), tmp_path)
+    assert "two sets (9): test.jsonl" in sentence and "same group" in sentence and "same id" not in sentence
     assert not check_data(data, (), {}).errors and lines(prepare_dataset(data, tmp_path / "home"), "test")
     add("train", "other", long_text(900), "ED", "group")
     assert "The same group is in two sets (1): test.jsonl, line 15 and train.jsonl, line 15" in refused(data, tmp_path)
