@@ -399,10 +399,12 @@ def test_a_dataset_with_the_second_set_keeps_the_first_one(tmp_path):
 
 
 def test_what_the_reader_saw_is_what_is_generated(contrasts):
-    cases = [record.case for record in (*contrasts, *adversarial_records(42, SECOND), *further_records(1500, SHARES))]
+    registered = evaluation_records(EvaluationSet(name=REGISTERED, source="embedded"), Data(), [])
+    others = (*adversarial_records(42, SECOND), *further_records(1500, SHARES), *registered)
+    cases = [record.case for record in (*contrasts, *others)]
     labels = {case.case_id: case.label for case in cases}
     checks = reader_checks(OF_CONTRAST)
-    assert [check.counts[0] for check in checks] == [100, 40, 40]
+    assert [check.counts[0] for check in checks] == [100, 100, 40, 40]
 
     for check in checks:
         assert check.texts == texts_digest(check, cases), "texts were rewritten since they were read"
@@ -411,4 +413,4 @@ def test_what_the_reader_saw_is_what_is_generated(contrasts):
         read, agreed = check.counts
         assert agreed >= 0.9 * read
 
-    assert [len(checks_of(part)) for part in ("contrast", SECOND, "further")] == [1, 1, 1]
+    assert [len(checks_of(part)) for part in ("contrast", SECOND, "further", REGISTERED)] == [1, 1, 1, 1]
