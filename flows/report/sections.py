@@ -116,11 +116,11 @@ def tables_of(studies: Sequence[Study], asked: Collection[str] | None = None) ->
 
 
 def comparison_markdown(studies: Sequence[Study]) -> str:
-    """What `triage compare` prints first, as Markdown: the answer, the models, and where the rest is."""
+    """What `triage sweep` prints, as Markdown: the answer, the models, and where the rest is."""
     if not studies:
         return "The warehouse holds no finished experiment yet."
     study = studies[0]
-    parts = [f"**{answer(study).sentence}**", as_markdown(first_table(study, digits=0))]
+    parts = [f"**{answer(study).sentence}**", as_markdown(first_table(study, digits=0, brief=True))]
     if sets := ", ".join(one.set_name for one in studies[1:]):
         parts.append(f"Judged before, on other cases: {sets}.")
     parts.append(f"For more: `triage compare {study.name or ''} --all`, `triage report --open`.")

@@ -93,7 +93,7 @@ class Study:
         lines = []
         for line in self.process.stdout:
             lines.append(line)
-            if line.startswith("Worker started"):
+            if line.startswith("Worker default started"):
                 self.worker = int(line.split("process ")[1].split(")")[0])
                 break
 
