@@ -90,8 +90,8 @@ def test_a_width_that_the_groups_do_not_divide_is_refused_before_anything_is_fet
     with pytest.raises(BadInput, match="rows of 576 values, which a group size of 128 does not divide"):
         expected_sizes(known_shape("smollm2-135m"), odd, 64)
     with pytest.raises(BadInput, match="training.group_size = 128 does not fit smollm2-135m: .*Choose 64 or 32"):
-        select("demo", ["training.group_size=128", 'precisions=["bf16", "mxfp4", "6bit"]'])
-    assert select("demo", ["training.group_size=128", 'precisions=["bf16", "mxfp4", "nvfp4"]']).cells
+        select("tuned", ["training.group_size=128", 'precisions=["bf16", "mxfp4", "6bit"]'])
+    assert select("tuned", ["training.group_size=128", 'precisions=["bf16", "mxfp4", "nvfp4"]']).cells
 
 
 def test_a_precision_that_the_grid_does_not_have_is_refused_with_those_it_has():

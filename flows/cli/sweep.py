@@ -313,7 +313,7 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
     # The first model stands for all.
     models = [row.cell_id for row in studies[0].board if not row.is_baseline]
     of_one = f", triage gates {models[0]}" if models else ""
-    print_line(console, f"For more: triage compare {study} --all{of_one}, triage report --open")
+    print_line(console, f"For more: triage compare {study} --all{of_one}")
     if line := place_of_report(study):
         print_line(console, line)
 

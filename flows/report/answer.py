@@ -151,11 +151,11 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
         )
         return Answer(sentence, details, primary_of(row, study))
 
-    about = f"{recall.base_model} {recall.recipe}, {counted(recall.seeds, 'seed')}"
-    if recall.seeds == 1:
-        about += ", so that chance in training is left out"
     # A claim of other precisions follows, and is what the study is about.
     is_followed = study.claim is not None
+    about = f"{recall.base_model} {recall.recipe}, {counted(recall.seeds, 'seed')}"
+    if recall.seeds == 1 and not is_followed:
+        about += ", so that chance in training is left out"
     also = f"{NAMES['accuracy']} {in_points(accuracy)}: {verdict_in_words(accuracy)}"
     also = "" if is_followed else also
     sentences = [_sentence(recall, about, also=also)]

@@ -90,7 +90,7 @@ def test_recipes_with_prompts_of_their_own_land_beside_untuned_models_of_both(tm
 
 SHORT = [
     "--set", "recipe.iterations=2", "--set", "data.limits={train=24, valid=12, calibration=24, test=24}",
-    "--set", "scoring={passes=4, mc_cases=6, generated_cases=2, fidelity_cases=6}",
+    "--set", "scoring={generated_cases=2, fidelity_cases=6, move_adapters=['mxfp4']}",
 ]  # fmt: skip
 
 

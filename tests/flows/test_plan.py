@@ -25,7 +25,9 @@ from tasks.runtime.home import home
 
 # SmolLM2-135M: 30 blocks of 576 x (576 + 192 + 192 + 576) + 3 x 576 x 1536 weights.
 BLOCK = 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
-CASES = 1000 + 60 + 160 + 400  # of the demo
+TRAIN, VALID, JUDGED = 500, 30, 100 + 200  # cases of the demo
+CASES = TRAIN + VALID + JUDGED
+PASSES = ("recipe.dropout=0.05", "scoring.mc_cases=30")
 
 
 def work(grid: str, *overrides: str, trained: bool = False) -> Steps:
@@ -36,53 +38,52 @@ def work(grid: str, *overrides: str, trained: bool = False) -> Steps:
 
 
 def test_operations_are_those_of_the_blocks_counted_by_hand():
-    """The demo trains 1 of 30 blocks on 1,000 and 60 cases, scores 160 and 400, and drops out on 30."""
-    demo = select("demo")
+    """The demo trains 1 of 30 blocks, and moves each adapter to mxfp4; with dropout it drops out on 30 cases."""
+    demo = select("demo", [*PASSES])
     quick, quick_safe = [operations(spec, set_sizes(demo.grid)) for spec in demo.cells[:2]]
-    updates = 2 * 640 * (50 + 8 * 70)
-    checks = 70 * 1 * 60
-    assert quick == Steps(training=2 * 1 * BLOCK * (updates + checks), scoring=2 * 1 * BLOCK * 70 * 560, dropout=0)
-    assert quick_safe.dropout == 2 * 1 * BLOCK * 70 * 50 * 30
+    updates = 2 * 320 * (50 + 8 * 70)
+    checks = 70 * 1 * VALID
+    passes = 50 * 30
+    parts = {"training": updates + checks, "scoring": 70 * JUDGED, "dropout": 70 * passes}
+    assert quick == quick_safe == Steps(**{name: 2 * 1 * BLOCK * tokens for name, tokens in parts.items()})
     whole = work("demo")
-    assert whole.preparing == 2 * (2 * 29 * BLOCK * 70 * CASES), "once a precision"
-    assert whole.scoring == (4 + 2) * quick.scoring, "the untuned model of each precision, too"
+    assert whole.preparing == 2 * 29 * BLOCK * 70 * (2 * CASES + JUDGED), "once a precision"
+    of_moved = 2 * 1 * BLOCK * 70 * JUDGED
+    assert whole.scoring == (4 + 2) * quick.scoring + 4 * of_moved, "the untuned model of each precision, too"
+    assert whole.dropout == 0
 
 
 def test_each_depth_of_activations_is_counted_once():
     selection = select("demo", ["training.num_layers=8"])  # at which untuned models are scored
     specs = [select("demo", [f"training.num_layers={count}"]).cells[0] for count in (4, 8, 4)]
     left, *_ = work_left(selection, list(map(PlannedCell, specs)), set_sizes(selection.grid))
-    assert left.preparing == pytest.approx(2 * BLOCK * 70 * (26 + 22) * CASES)
+    assert left.preparing == pytest.approx(2 * BLOCK * 70 * (26 + 22) * (CASES + JUDGED))
 
 
 def test_what_is_trained_is_only_scored_and_larger_sets_and_more_passes_take_longer():
     assert work("demo", trained=True).training == 0
-    assert work("demo", trained=True).preparing == 2 * (2 * 29 * BLOCK * 70 * (160 + 400))
-    assert work("demo", trained=True).dropout == work("demo").dropout
+    assert work("demo", trained=True).preparing == 2 * 29 * BLOCK * 70 * 3 * JUDGED
+    assert work("demo", *PASSES, trained=True).dropout == work("demo", *PASSES).dropout > 0
     assert work("paper", "data.test_cases=3000").dropout == 2 * work("paper").dropout
     assert work("paper", "scoring.mc_cases=300").dropout == pytest.approx(work("paper").dropout / 5)
 
 
 def test_further_sets_and_other_precisions_are_counted_once_an_adapter_and_their_activations_once_a_variant():
     sets = 'evaluation_set=[{ name = "test_adversarial", source = "embedded" }]'
-    own_work = work("demo")
-    further = work("demo", sets)
-    assert further.preparing - own_work.preparing == pytest.approx(2 * (2 * 29 * BLOCK * 70 * 300))
-    assert further.scoring - own_work.scoring == pytest.approx((4 + 2) * (2 * BLOCK * 70 * 300))
-    moved = work("demo", sets, 'scoring.move_adapters=["8bit", "mxfp4"]')
-    # Of calibration, too: rules are chosen again there.
-    assert moved.preparing - further.preparing == pytest.approx(2 * 29 * BLOCK * 70 * 860), "of mxfp4 alone"
-    assert moved.scoring - further.scoring == pytest.approx((2 * 2 + 2) * (2 * BLOCK * 70 * 860))
-    assert moved.dropout == own_work.dropout + 3 * own_work.dropout / 2
-    without_passes = ("scoring.move_adapters=true", "scoring.moved_passes=false")
-    assert work("demo", *without_passes).dropout == own_work.dropout
-    more = work("demo", "scoring.move_adapters=true").scoring - own_work.scoring
-    assert more == pytest.approx(4 * 2 * BLOCK * 70 * 560)
+    own_work = work("demo", *PASSES)
+    further = work("demo", *PASSES, sets)
+    assert further.preparing - own_work.preparing == pytest.approx(3 * 2 * 29 * BLOCK * 70 * 300)
+    assert further.scoring - own_work.scoring == pytest.approx((4 + 2 + 4) * 2 * BLOCK * 70 * 300)
+    moved = work("demo", *PASSES, sets, 'scoring.move_adapters=["8bit", "mxfp4", "nvfp4"]')
+    assert moved.preparing - further.preparing == pytest.approx(2 * 29 * BLOCK * 70 * (JUDGED + 300)), "of nvfp4 alone"
+    assert moved.scoring - further.scoring == pytest.approx((4 + 2) * 2 * BLOCK * 70 * (JUDGED + 300))
+    assert moved.dropout == pytest.approx(own_work.dropout * (4 + 4 + 4 + 2) / (4 + 4))
+    assert work("demo", "scoring.moved_passes=false", *PASSES).dropout == own_work.dropout / 2
 
 
 def test_an_adapter_moves_to_the_other_width_only_where_the_sweep_has_it():
-    grid = select("demo", ["scoring.move_adapters=true"]).grid
-    spec = next(spec for spec in select("demo").cells if spec.bits == 4)
+    grid = select("tuned", ["scoring.move_adapters=true"]).grid
+    spec = next(spec for spec in select("tuned").cells if spec.bits == 4)
     both = {("smollm2-135m", "4bit"), ("smollm2-135m", "8bit")}
     assert [precision.name for precision in moves_of(grid, spec, both)] == ["8bit"]
     assert moves_of(grid, spec, {("smollm2-135m", "4bit"), ("gemma-3-270m", "8bit")}) == []
@@ -113,11 +114,17 @@ def test_the_embedded_sets_have_as_many_cases_as_a_plan_counts():
     assert set_sizes(grid) == written | {"test": 50}
 
 
+FIRST_DEMO = (
+    'models=["smollm2-135m"]', "evaluation_set=[]", "data.limits={train=1000, valid=60, calibration=160, test=400}",
+    "training.num_layers=1", "training.evaluate_every=640", "recipe.iterations=640", "scoring.mc_cases=30",
+)  # fmt: skip
+
+
 def test_a_sweep_took_about_as_long_by_step_as_is_estimated_for_its_machine():
-    """Seconds of the demo on two Linux cores with MKL at 215 GFLOP/s, as its warehouse and its output have them."""
+    """Seconds of the demo of 0.1.0 on two Linux cores with MKL at 215 GFLOP/s, as its warehouse and its output have them."""
     measured_steps = Steps(preparing=107 + 19 + 43 + 113 + 65, training=50.6 + 49.4 + 51.7 + 52.7,
                  scoring=6 * 2.5, dropout=7.7 + 6.9)  # fmt: skip
-    estimate = work("demo").at(speeds_at(215))
+    estimate = work("tuned", *FIRST_DEMO).at(speeds_at(215))
     for name in ("preparing", "training", "scoring", "dropout", "total"):
         print(f"{name:9} told {getattr(estimate, name):4.0f} s   seen {getattr(measured_steps, name):4.0f} s")
         assert getattr(estimate, name) == pytest.approx(getattr(measured_steps, name), rel=0.25)
@@ -150,13 +157,13 @@ def test_the_study_takes_as_long_on_macs_as_is_expected_of_their_speed(tflops, h
 
 
 def test_activations_that_are_cached_take_disk_where_they_save_enough():
-    """The demo has 1,620 cases of 70 tokens, 576 float32 wide, at two precisions, and the instruction of each set."""
+    """The demo's cases have 70 tokens, 576 float32 wide, and each set has the instruction; at mxfp4 those that are judged."""
 
     def left(*overrides: str):
         selection = select("demo", list(overrides))
         return work_left(selection, list(map(PlannedCell, selection.cells)), set_sizes(selection.grid))
 
-    needed = 2 * (CASES * 70 + 4 * 50) * 576 * 4
+    needed = (2 * (CASES * 70 + 4 * 50) + JUDGED * 70 + 2 * 50) * 576 * 4
     assert left()[1] == left("training.num_layers=8")[1] == needed, "the size is that of any block"
     assert left()[2] == 29 / 31
     assert left("training.num_layers=28")[1] == 0, "two frozen blocks are not worth it"

@@ -184,7 +184,7 @@ def test_a_plan_is_about_the_primary_claim_else_about_the_recipe_with_the_most_s
     text = printed("study")
     assert "power smollm2-135m tuned, 3 seeds, 63 groups: " in text and text.count("power ") == 3
     assert not home().exists() and printed("study") == text, "a plan writes nothing, and is seeded"
-    assert printed("demo", narrowing=Narrowing(bits=[4])) == "", "nothing is compared"
+    assert printed("tuned", narrowing=Narrowing(bits=[4])) == "", "nothing is compared"
 
     claim = 'primary={ recipe = "tuned_safe", base_model = "smollm2-135m", figures = ["ed_auroc"], margin = 0.01 }'
     text = printed("study", claim)

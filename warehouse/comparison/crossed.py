@@ -190,7 +190,7 @@ def in_words(row: Any, is_of_one: bool = False) -> str:
         return f"{CANNOT_CONCLUDE}: {min(efforts)[1]}"
     if (row.high - row.low) / 2 <= row.margin:
         return f"{CANNOT_CONCLUDE}: too close to {points}"
-    return f"{CANNOT_CONCLUDE}: more seeds and more {unit}s"
+    return f"{CANNOT_CONCLUDE}: {'' if is_of_one else 'more seeds and '}more {unit}s"
 
 
 def _first(does: NDArray[np.bool_]) -> int | None:

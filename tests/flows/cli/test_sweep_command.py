@@ -22,15 +22,18 @@ from flows.cli.main import app
 from flows.cli.sweep import NOTHING, print_results
 from flows.report.figures import BASELINES
 from flows.selection import select
-from tasks.grids.grid import GRIDS
+from tasks.grids.grid import GRIDS, load_grid
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
+from tasks.runtime.home import home
 from tests.flows.test_kill import has_gone
 from tests.http_server import version_server
 from tests.models.fake_hub import reached
 from tests.place import Place, refusal, shown, wait_until
 from tests.warehouse.rows import land_arm
+from tests.warehouse.test_precisions import noisy
+from tests.warehouse.test_studies import land_sweep
 from warehouse.load import load_all
 
 
@@ -323,5 +326,52 @@ def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_comman
     assert len(lines) <= 25 and max(map(len, lines)) <= 80 and "random" not in text
     names = [line.split()[0] for line in lines if line.count("[") == 3]
     assert names[-1] == "linear" and len(names) == 4 + 1
-    assert "triage compare mine --all, triage gates smollm2-135m-4bit-balanced_safe-s1, triage report --open" in text
+    assert "triage compare mine --all, triage gates smollm2-135m-4bit-balanced_safe-s1 " in text
     assert printed(["no such evaluation"]) == [NOTHING]
+
+
+@pytest.fixture
+def demo_ids():
+    """Evaluations as a demo lands them: both recipes at both widths and moved to mxfp4, where adapters miss every other
+    emergency until their threshold is chosen again, with the demo's own claim."""
+    ids = []
+    landing = home() / "landing"
+
+    def land(name, cases, precision=None, **values):
+        values = {"cell_id": f"smollm2-135m-{name}-s42", "base_model": "smollm2-135m"} | values
+        bits = int(precision[0]) if precision in ("4bit", "8bit") else None
+        land_arm(landing, f"-{name}", bits, cases, groups=True, precision=precision, **values)
+        ids.append(f"e-{name}")
+
+    for seed, (recipe, kind) in enumerate((("quick", "standard"), ("quick_safe", "safety"))):
+        for width in (4, 8):
+            own = noisy(10 * seed + width, 0.8, 240)
+            land(f"{width}bit-{recipe}", own, f"{width}bit", recipe=recipe, recipe_kind=kind)
+            moved = [(truth, label, "GP" if i % 2 else decision) for i, (truth, label, decision) in enumerate(own)]
+            of = {"recipe_kind": "moved_adapter", "source_training_id": f"t-{width}bit-{recipe}"}
+            name, title = f"mxfp4-{recipe}-from{width}bit", f"{recipe} from {width}bit"
+            land(name, moved, "mxfp4", recipe=title, moved_rules="kept", **of)
+            land(f"{name}-again", own, "mxfp4", recipe=f"{title} again", moved_rules="chosen_again", **of)
+    land("linear", noisy(5, 0.8, 240), recipe="linear", recipe_kind="baseline", base_model="none")
+
+    claim = load_grid("demo").primary_claim
+    columns = {"primary_claim": claim.model_dump_json(), "primary_digest": claim.digest}
+    land_sweep(landing, "demo", ids, **columns)
+    load_all(landing)
+    return ids
+
+
+def test_the_demo_ends_with_4_against_8_bits_then_its_claim_and_a_table_of_eight_lines_at_most(demo_ids):
+    lines = shown(print_results, "demo", demo_ids, width=80, is_terminal=True).splitlines()
+    text = " ".join(lines)
+    assert len(lines) <= 25 and max(map(len, lines)) <= 80
+    beginnings = (
+        "Cannot tell whether 4 bits miss",
+        "8-bit adapters moved to mxfp4, threshold kept, miss more emergencies",
+    )
+    assert [text.index(words) > 0 for words in beginnings] == [False, True]
+    assert "nothing follows about other trainings). " in text and "hey, threshold chosen again, " in text
+    *models, last = [line.split()[0] for line in lines if line.count("[") == 3]
+    moved = [f"mxfp4-quick-from8bit{again}" for again in ("", "-again")]
+    assert sorted(models) == sorted([*(f"{b}bit-quick{safe}" for b in (4, 8) for safe in ("", "_safe")), *moved])
+    assert last == "linear" and "names: smollm2-135m-NAME-s42" in text
