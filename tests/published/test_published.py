@@ -75,7 +75,7 @@ def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_sid
         shutil.copy(ROOT / file, tmp_path / file)
 
     changes = (
-        ("flows/README.md", "| recipe | accuracy |", "-0.", "-1."),
+        ("warehouse/published/first_run/README.md", "| the first demo's recipe |", "+0.", "+1."),
         ("warehouse/published/README.md", "| recipe and figure |", "within 2 points", "worse"),
     )
     for file, first, shown, other in changes:
@@ -85,10 +85,10 @@ def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_sid
     wrong = [figure.where for figure in figures(tmp_path) if not figure.agrees]
     assert [where.partition(",")[0] for where in wrong] == [file for file, *_ in changes]
 
-    path = tmp_path / "flows/README.md"
+    path = tmp_path / "warehouse/published/first_run/README.md"
     text = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(r"^\| always-ED.*\n", "", text, flags=re.MULTILINE), encoding="utf-8")
-    with pytest.raises(ValueError, match="'always-ED' is not both there and in tables.toml"):
+    path.write_text(re.sub(r"^\| `tuned`.*\n", "", text, flags=re.MULTILINE), encoding="utf-8")
+    with pytest.raises(ValueError, match="'`tuned`, seed 42' is not both there and in tables.toml"):
         list(figures(tmp_path))
 
 
