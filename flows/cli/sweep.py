@@ -310,9 +310,9 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
         return
 
     print_answer(console, answer(studies[0]), shown_first(console, studies[0], brief=True))
-    # The first model stands for all.
-    models = [row.cell_id for row in studies[0].board if not row.is_baseline]
-    of_one = f", triage gates {models[0]}" if models else ""
+    # One model stands for all, the shortest name so that it fits the line.
+    models = [row.cell_id for row in studies[0].board if row.is_trained]
+    of_one = f", triage gates {min(models, key=len)}" if models else ""
     print_line(console, f"For more: triage compare {study} --all{of_one}")
     if line := place_of_report(study):
         print_line(console, line)

@@ -154,7 +154,7 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
     # A claim of other precisions follows, and is what the study is about.
     is_followed = study.claim is not None
     about = f"{recall.base_model} {recall.recipe}, {counted(recall.seeds, 'seed')}"
-    if recall.seeds == 1 and not is_followed:
+    if recall.seeds == 1:
         about += ", so that chance in training is left out"
     also = f"{NAMES['accuracy']} {in_points(accuracy)}: {verdict_in_words(accuracy)}"
     also = "" if is_followed else also
@@ -361,7 +361,7 @@ def _of_claim(claim: Row, study: Study) -> Answer:
             trainings = counted(row.seeds, "training") + ("" if is_moved else " a side")
             of = f"{about}, {trainings}, {units}"
             if row.seeds == 1:
-                of += "; nothing follows about other trainings"
+                of += "; nothing follows about others"
             also = ""
             if is_moved and metric == "ed_recall" and "over_triage" not in claim.figures:
                 also = f"over-triage {in_points(compared['over_triage'])}"

@@ -370,7 +370,7 @@ def test_the_demo_ends_with_4_against_8_bits_then_its_claim_and_a_table_of_eight
         "8-bit adapters moved to mxfp4, threshold kept, miss more emergencies",
     )
     assert [text.index(words) > 0 for words in beginnings] == [False, True]
-    assert "nothing follows about other trainings). " in text and "hey, threshold chosen again, " in text
+    assert "nothing follows about others). " in text and "hey, threshold chosen again, " in text
     *models, last = [line.split()[0] for line in lines if line.count("[") == 3]
     moved = [f"mxfp4-quick-from8bit{again}" for again in ("", "-again")]
     assert sorted(models) == sorted([*(f"{b}bit-quick{safe}" for b in (4, 8) for safe in ("", "_safe")), *moved])

@@ -220,7 +220,7 @@ def test_a_claim_of_one_moved_adapter_follows_4_against_8_bits_and_says_nothing_
     assert of_bits.startswith("Cannot tell whether 4 bits miss more emergencies than 8 bits: ED recall at each")
     assert re.fullmatch(
         r"miss more emergencies than unmoved ones, by more than 2 points: ED recall -\d+\.\d points \[-\d+\.\d, "
-        r"-\d+\.\d\]; over-triage .+ \(smol r1, 1 training, \d+ groups; nothing follows about other trainings\)\. "
+        r"-\d+\.\d\]; over-triage .+ \(smol r1, 1 training, \d+ groups; nothing follows about others\)\. "
         r"None of 2 trained models passes the safety gates\.",
         of_claim,
     )
