@@ -404,7 +404,7 @@ def test_what_the_reader_saw_is_what_is_generated(contrasts):
     cases = [record.case for record in (*contrasts, *others)]
     labels = {case.case_id: case.label for case in cases}
     checks = reader_checks(OF_CONTRAST)
-    assert [check.counts[0] for check in checks] == [100, 40, 40]
+    assert [check.counts[0] for check in checks] == [100, 100, 40, 40]
 
     for check in checks:
         assert check.texts == texts_digest(check, cases), "texts were rewritten since they were read"
@@ -413,4 +413,4 @@ def test_what_the_reader_saw_is_what_is_generated(contrasts):
         read, agreed = check.counts
         assert agreed >= 0.9 * read
 
-    assert [len(checks_of(part)) for part in ("contrast", SECOND, "further")] == [1, 1, 1]
+    assert [len(checks_of(part)) for part in ("contrast", SECOND, "further", "registered")] == [1, 1, 1, 1]
