@@ -225,9 +225,10 @@ def _sentence(
     figure = in_points(row, " points")
     if row.metric == "ed_recall":
         margin = f"{100 * row.margin:g} points"
-        words = EMERGENCIES[row.verdict].format(side=side, reference=reference, margin=margin)
+        kind = CANNOT_CONCLUDE if verdict == CANNOT_CONCLUDE else row.verdict
+        words = EMERGENCIES[kind].format(side=side, reference=reference, margin=margin)
         figure = f"{of_recall} {figure}"
-    elif row.verdict == CANNOT_CONCLUDE:
+    elif verdict == CANNOT_CONCLUDE:
         words = f"Cannot tell whether {side} are as good as {reference} in {name}"
     else:
         than = "of" if row.verdict == WITHIN else "than"

@@ -93,6 +93,7 @@ def test_a_verdict_says_on_which_side_of_the_margins_the_interval_lies(low, high
         ({}, "cannot conclude: more seeds and more groups"),
         ({"low": -0.025, "high": 0.01}, "cannot conclude: too close to 2 points"),
         ({"seeds": 1, "more_groups": 5}, "cannot conclude: a second seed"),
+        ({"seeds": 1, "verdict": "worse"}, "cannot conclude: a second seed"),
         ({"low": None}, "cannot conclude"),
     ],
 )

@@ -166,16 +166,17 @@ def in_words(row: Any, is_of_one: bool = False) -> str:
     """The verdict of a row of `quantization_summary`, or of one with its columns, as it is printed:
     `cannot conclude: at least 2 more seeds` names what takes the smaller share of what there is.
 
-    `is_of_one`: one seed is no lack, since the verdict is about one training with itself.
+    `is_of_one`: one seed is no lack, since the verdict is about one training with itself. Else one
+    seed concludes nothing, whatever its cases say: another one may have the opposite sign.
     """
     points = f"{100 * row.margin:g} points"
+    if row.seeds == 1 and row.low is not None and not is_of_one:
+        return f"{CANNOT_CONCLUDE}: a second seed"
     if row.verdict != CANNOT_CONCLUDE:
         by = {NOT_WORSE: "not worse by", WITHIN: "within", WORSE: "worse by more than"}
         return f"{by[row.verdict]} {points}"
     if row.low is None:
         return CANNOT_CONCLUDE
-    if row.seeds == 1 and not is_of_one:
-        return f"{CANNOT_CONCLUDE}: a second seed"
 
     units, unit = (row.cases, "case") if row.groups is None else (row.groups, "group")
     efforts = [
