@@ -301,7 +301,7 @@ def test_gemmas_terms_go_with_its_exports_and_without_their_text_nothing_is_push
     model = find_model(GEMMA)
     terms = {"licence": "Gemma Terms of Use", "terms": "https://ai.google.dev/gemma/terms"}
     gemma = model.model_copy(update={"bundle": model.bundle.model_copy(update=terms)})
-    monkeypatch.setattr("flows.cli.export.find_model", lambda name: gemma)
+    monkeypatch.setattr("flows.cli.export.find_model", lambda *_: gemma)
     monkeypatch.setattr(tasks.bundle.export, "run_child", lambda function, args, *rest: export_job.run(args, print))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_good")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
