@@ -101,6 +101,14 @@ def test_one_pair_has_the_clustered_interval_of_statsmodels():
     assert row["note"] == "one training: chance in training is left out"
 
 
+def test_no_interval_of_two_shares_passes_1():
+    truth = np.zeros(300, dtype=int)
+    decided = np.stack([np.full(300, 2), np.zeros(300, dtype=int)])
+    decided[0, :10] = 0
+    row = rows(judged(truth, decided, np.arange(300) // 10))["ed_recall"]
+    assert row["low"] == -1.0 and row["difference"] < row["high"] < -0.8
+
+
 def test_the_error_of_an_auroc_is_that_of_obuchowski():
     """From the formulas of the paper, sections 2 and 3."""
     cases = random_cases(2)

@@ -152,10 +152,13 @@ def _add_interval(row: dict[str, Any], values: Floats, influences: Floats) -> li
 
     low = min(low for low, _ in bounds)
     high = max(high for _, high in bounds)
-    row |= {"low": low, "high": high}
     if margin is None:
+        row |= {"low": low, "high": high}
         return [*notes, "no margin is defined for a cost or a loss"]
 
+    # Two shares differ by no more than 1.
+    low, high = max(low, -1.0), min(high, 1.0)
+    row |= {"low": low, "high": high}
     row |= {"p_value": max(p_values), "verdict": verdict_on(row["metric"], low, high, margin)}
     if row["verdict"] == CANNOT_CONCLUDE and found is not None and (high - low) / 2 > margin:
         more = needed(found.trainings, found.units, found.components, margin)
