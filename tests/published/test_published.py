@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import stats
 
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
+from tests.published import independent
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
 from tests.published.picture import COLOURS, HEADING, seeds_chart
 from tests.published.write import AGAINST_LINEAR, PRECISION_MEANS, PRECISIONS, publish, publish_landing
@@ -243,6 +245,26 @@ def test_the_picture_of_the_readme_shows_the_published_seeds(published_file):
         path = FOLDER / "study" / f"seeds-{theme}.svg"
         assert chart.alt(HEADING) in path.read_text(encoding="utf-8"), "uv run python -m tests.published.picture"
         assert str(path.relative_to(ROOT)) in readme
+
+
+@pytest.mark.parametrize("recipe", ["tuned", "tuned_safe"])
+def test_the_primary_figures_of_the_published_study_are_those_of_the_independent_script(recipe):
+    assert not re.search(
+        r"(?:from|import) (?:flows|tasks|warehouse|tests)", Path(independent.__file__).read_text("utf-8")
+    )
+    figures = independent.primary_figures(
+        FOLDER / "study" / "landing", "smollm2-135m", recipe, ("4bit", "8bit"), "test", 0.02
+    )
+    rows = duckdb.sql(f"""
+        SELECT metric, difference, low, high, freedom, p_value, value_4bit, value_8bit, seeds, groups
+        FROM '{FOLDER}/study/quantization_summary.parquet'
+        WHERE recipe = '{recipe}' AND metric IN ('accuracy', 'ed_recall', 'over_triage')
+            AND rule = IF(metric = 'accuracy', 'argmax', 'target_recall')
+    """).fetchall()
+    assert len(rows) == len(figures) == 3
+    names = ("difference", "low", "high", "freedom", "p", "4bit", "8bit", "seeds", "groups")
+    for metric, *row in rows:
+        assert [figures[metric][name] for name in names] == pytest.approx(row, abs=1e-6, rel=0), metric
 
 
 def test_intervals_of_the_published_study_are_those_of_an_independent_recomputation(published_file):
