@@ -32,6 +32,7 @@ SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"  # user:password, which a server 
 ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"  # of the pages that a server answers
 SECONDS = 3.0  # a server that takes longer to give its version does not answer
 REQUEST_SECONDS = 20.0  # a server that is busy with runs may take longer than that
+RETRIES = 5  # of a request: a server that has just started, or is busy with runs, refuses some
 CONNECT_ATTEMPTS = 4  # the client's, of which each may take its part of the time
 BOUND_PROCESS = Path(__file__).with_name("bound_process.py")
 BACKLOG = 128  # requests that wait while no server runs

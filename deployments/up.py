@@ -18,6 +18,7 @@ from deployments.notify import check_address, notify_people, run_lost_runs_again
 from deployments.server import (
     HOST,
     ORIGINS,
+    RETRIES,
     SERVER_AUTH,
     NoAnswer,
     Say,
@@ -34,7 +35,6 @@ from tasks.runtime.locks import ACCELERATOR, locked
 EVERYWHERE = "0.0.0.0"
 START_SECONDS = 300.0  # the first start makes the database: minutes on a busy machine
 POLL_SECONDS = 1.0  # after which it is seen that a worker has ended
-RETRIES = 5  # of a request: a server that has just started is busy
 
 
 def up(port: int, say: Say, notify: str | None = None, host: str = HOST) -> None:

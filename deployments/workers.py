@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import yaml  # type: ignore[import-untyped]
 
-from deployments.server import prefect_client, start_bound
+from deployments.server import RETRIES, prefect_client, start_bound
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 
@@ -108,7 +108,7 @@ def give_back_runs(api: str) -> None:
 
     if not ids:
         return
-    with prefect_client(api) as client:
+    with prefect_client(api, retries=RETRIES) as client:
         for id in ids:
             state = client.read_flow_run(id).state
             if state is not None and (state.is_running() or state.is_pending()):
@@ -125,7 +125,7 @@ def register(api: str) -> None:
     from prefect.exceptions import ObjectNotFound
     from prefect.workers.process import ProcessWorker
 
-    with prefect_client(api) as client:
+    with prefect_client(api, retries=RETRIES) as client:
         try:
             client.read_work_pool(POOL)
         except ObjectNotFound:

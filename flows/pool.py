@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.notify import LOST, TAG, run_lost_runs_again
 from deployments.server import (
+    RETRIES,
     NoAnswer,
     configured_api,
     prefect_client,
@@ -63,7 +64,6 @@ SOURCES = (".py", ".sql", ".toml")
 RESULT = "triage.result"  # the label of a pooled run that holds a PooledResult
 BACKEND = "TRIAGE_POOL_BACKEND"  # of the machines, where it is not that of whoever asks
 POLL_SECONDS = 2.0
-RETRIES = 5  # of a request while cells are submitted: a busy server refuses some for a moment
 REPEATS = 3  # of one cell, after which it is not the machines' fault
 LAG_SECONDS = 60.0  # in which a shared place shows what another machine has written
 IDS_AT_ONCE = 100  # runs asked for in one request: a server returns at most 200 rows

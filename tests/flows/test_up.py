@@ -74,8 +74,9 @@ def test_the_forms_of_the_ui_refuse_a_limit_and_a_seed_that_are_nonsense():
 @contextmanager
 def server_that_has(*paths: str, answers: dict[str, object] | None = None):
     """A server that knows these addresses and no other, and these `answers` to requests with a body; yields its own
-    address, and the requests with a body as they come."""
+    address, and the requests with a body as they come. It is too busy for the first request of all."""
     requests = []
+    refusals = iter([503])
 
     class Handler(QuietHandler):
         def do_GET(self):
@@ -88,7 +89,8 @@ def server_that_has(*paths: str, answers: dict[str, object] | None = None):
         do_PATCH = do_POST
 
         def answer(self, exists, body):
-            self.send_response(200 if exists else 404)
+            self.send_response(next(refusals, 200 if exists else 404))
+            self.send_header("Retry-After", "0")
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
