@@ -197,6 +197,11 @@ def test_a_primary_claim_takes_its_recipes_seeds_and_adapters_that_the_grid_move
     assert both.primary_claim.digest != moves.primary_claim.digest
     with pytest.raises(BadInput, match="primary.threshold: the grid trains at 4bit, so no adapter that is moved there"):
         load_grid(grid_file(CLAIMING), ["primary.threshold=chosen_again"])
+    with pytest.raises(
+        BadInput, match=r"trains at \(4bit, 8bit\), or leave out \[primary\] \(--set primary=false\)\.$"
+    ):
+        load_grid(grid_file(moved), ["scoring.move_adapters=false"])
+    assert load_grid(grid_file(moved), ["scoring.move_adapters=false", "primary=false"]).primary is None
     alone = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]', "seeds=[7]"])
     assert alone.primary_claim.seeds == (7,), "an adapter and the same one moved need no second training"
     cells = [list(experiments(g, known_models(g))) for g in (grid, load_grid(grid_file(SMOKE), ["seeds=[42, 43]"]))]

@@ -150,15 +150,17 @@ def _override(raw: RawTable, item: str) -> None:
 
 
 def _leave_out_what_overrides_replace(raw: RawTable, overrides: list[str]) -> None:
-    """Let `--set precisions=...` replace the `bits` of the file, and the other way round; and let
-    `--set data.source=my_cases.csv` take a built-in grid to a user's own cases: what the file says
-    about the embedded ones alone does not apply to them.
+    """Let `--set precisions=...` replace the `bits` of the file, and the other way round, and
+    `--set primary=false` its claim; and let `--set data.source=my_cases.csv` take a built-in grid to
+    a user's own cases: what the file says about the embedded ones alone does not apply to them.
     """
     keys = {item.partition("=")[0].strip() for item in overrides}
     if "precisions" in keys and "bits" not in keys:
         raw.pop("bits", None)
     if "bits" in keys and "precisions" not in keys:
         raw.pop("precisions", None)
+    if raw.get("primary") is False:  # TOML has no null
+        del raw["primary"]
 
     data = raw.get("data")
     if "data.source" in keys and isinstance(data, dict) and data["source"] != "embedded":

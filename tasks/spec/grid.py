@@ -28,6 +28,7 @@ from tasks.spec.recipe import OVERRIDES, CostMatrix, PromptChoice, Recipe, Searc
 
 # A plan of so many takes half a minute; a study of the whole paper has 60.
 MOST_EXPERIMENTS = 10_000
+WITHOUT_CLAIM = "or leave out [primary] (--set primary=false)"
 
 
 class Scoring(Strict):
@@ -270,7 +271,7 @@ class Grid(Strict):
             if name not in known:
                 raise ValueError(
                     f"primary.{key}: the grid has no {key.replace('_', ' ')} {name!r}; name one of "
-                    f"{', '.join(known)}"
+                    f"{', '.join(known)}, {WITHOUT_CLAIM}"
                 )
 
         trained = [precision.name for precision in self.compared]
@@ -284,15 +285,15 @@ class Grid(Strict):
                 f"primary.seeds: a primary claim needs two or more seeds that {primary.recipe} is "
                 f"trained with ({', '.join(map(str, trained_seeds))}), since one training at each "
                 "precision cannot tell a difference from chance in training; train it with more "
-                "seeds, claim what a move to a precision of scoring.move_adapters changes, or leave "
-                "out [primary]"
+                "seeds, claim what a move to a precision of scoring.move_adapters changes, "
+                f"{WITHOUT_CLAIM}"
             )
 
         if primary.sides[0] not in (*trained, *moved) or primary.sides[1] not in trained:
             raise ValueError(
                 f"primary.sides: {[*primary.sides]} cannot be compared; name a precision of the "
                 f"grid or of scoring.move_adapters, and another that the grid trains at "
-                f"({', '.join(trained)})"
+                f"({', '.join(trained)}), {WITHOUT_CLAIM}"
             )
         if primary.threshold != KEPT and primary.sides[0] in trained:
             raise ValueError(
