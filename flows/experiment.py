@@ -64,7 +64,7 @@ def experiment(
         bits: 4 or 8
         recipe: a recipe of the grid
         seed: a seed of the grid
-        grid: demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file
+        grid: demo, paper, tuned, study, study_gemma, registered, ablation, smoke, or the path of a grid file
         overrides: key=value changes of the grid, e.g. recipe.iterations=50
         precision: a precision of the grid, e.g. bf16 or mxfp4, instead of bits
         pooled: set by a sweep in a work pool, which waits for this run

@@ -217,7 +217,7 @@ def counted_cases(grid: Grid, folder: Path | None) -> tuple[PlannedCases, Planne
         with (folder / "test.jsonl").open(encoding="utf-8") as lines:
             test = [from_json(line) for line in lines]
     elif data.source == "embedded":
-        labels = planned_labels("test", data.seed, data.shares, data.sizes)
+        labels = planned_labels("test", data.seed, data.shares, data.sizes, data.test_problems)
         test = [
             Case(f"test-{number}", f"test-{number}", label, problem)
             for number, (problem, label) in enumerate(labels)

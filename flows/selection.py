@@ -184,11 +184,16 @@ def _refuse_unknown(only: Narrowing, grid: Grid, base_models: dict[str, BaseMode
 def moves_of(
     grid: Grid, spec: ExperimentSpec, variants: Collection[tuple[str, str]]
 ) -> list[Precision]:
-    """The precisions other than its own at which an adapter is scored too: those that the grid
-    names, or 8 bits for 4 and 4 for 8, where the sweep has that variant.
+    """The precisions other than its own at which an adapter is scored too, if the grid moves it:
+    those that the grid names, or 8 bits for 4 and 4 for 8, where the sweep has that variant.
 
     `variants`: model and precision of each variant of the sweep.
     """
+    scoring = grid.scoring
+    if scoring.moved_from and spec.precision.name not in scoring.moved_from:
+        return []
+    if scoring.moved_seeds and spec.seed not in scoring.moved_seeds:
+        return []
     if grid.moved_to is not None:
         return [precision for precision in grid.moved_to if precision.name != spec.precision.name]
     other = {"4bit": "8bit", "8bit": "4bit"}.get(spec.precision.name)

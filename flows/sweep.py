@@ -73,7 +73,7 @@ def sweep(
     Completed only if every planned experiment has landed; one failure never stops the others.
 
     Args:
-        grid: demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file
+        grid: demo, paper, tuned, study, study_gemma, registered, ablation, smoke, or the path of a grid file
         overrides: key=value changes of the grid, e.g. recipe.iterations=50
         only: which of the grid's experiments
         pool: the work pool whose machines run the experiments, instead of this process
@@ -239,7 +239,7 @@ def nightly(grid: GridName = "demo") -> State[Any]:
     """Start a sweep of a grid, unless one still goes on: then this run is cancelled.
 
     Args:
-        grid: demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file
+        grid: demo, paper, tuned, study, study_gemma, registered, ablation, smoke, or the path of a grid file
     """
     named_sweep = {"name": {"any_": ["sweep"]}}
     due = {

@@ -63,7 +63,9 @@ def scores_from(
     `name` keeps two sets of the same cases apart. How the scores are judged is `evaluation_id`'s
     alone.
     """
-    of_other_steps = {"fidelity_cases", "move_adapters", "moved_passes"}
+    of_other_steps = {
+        *("fidelity_cases", "move_adapters", "moved_from", "moved_seeds", "moved_passes")
+    }
     ingredients = {
         "training": training,
         "calibration": dataset.digest_of("calibration"),

@@ -168,7 +168,7 @@ CLAIMING = SMOKE.replace("seeds = [42]", "seeds = [42, 43]").replace("[safety]",
         ("bits = [4, 8]", "bits = [8]", "[primary]", ["['4bit', '8bit'] cannot be compared", "grid trains at (8bit)"]),
         ("[safety]", 'sides = ["mxfp4", "8bit"]\n[safety]', "sides =", ["['mxfp4', '8bit'] cannot", "scoring.move_adapters"]),
         ("[safety]", 'figures = ["recall"]\n[safety]', "figures =", ['primary.figures[1] = "recall"', "'accuracy', 'ed_recall'"]),
-        ("[safety]", "metric = 1\n[safety]", "metric =", ["unknown key 'primary.metric'", "figures, margin, recipe, seeds"]),
+        ("[safety]", "metric = 1\n[safety]", "metric =", ["unknown key 'primary.metric'", "figures, further_seeds, margin"]),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_primary_claim_names_its_line_and_what_to_do(old, new, marked, parts, grid_file):
@@ -202,6 +202,10 @@ def test_a_primary_claim_takes_its_recipes_seeds_and_adapters_that_the_grid_move
     ):
         load_grid(grid_file(moved), ["scoring.move_adapters=false"])
     assert load_grid(grid_file(moved), ["scoring.move_adapters=false", "primary=false"]).primary is None
+    joining_sets = ["primary.further_seeds=[44]", "primary.adjust=holm"]
+    joining = load_grid(grid_file(CLAIMING), joining_sets)
+    more = load_grid(grid_file(CLAIMING), [*joining_sets, "seeds=[42, 43, 44]", "primary.seeds=[42, 43]"])
+    assert more.primary_claim.digest == joining.primary_claim.digest != claim.digest, "seeds that join change no claim"
     alone = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]', "seeds=[7]"])
     assert alone.primary_claim.seeds == (7,), "an adapter and the same one moved need no second training"
     cells = [list(experiments(g, known_models(g))) for g in (grid, load_grid(grid_file(SMOKE), ["seeds=[42, 43]"]))]
@@ -235,7 +239,7 @@ def test_what_is_not_toml_is_refused_with_its_place(content, words, tmp_path):
 
 @pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "g" * 300])
 def test_an_unknown_grid_lists_the_known_ones(name):
-    assert "demo, paper, smoke, study, study_gemma, tuned" in refusal(name) and len(refusal(name)) < 400
+    assert "demo, paper, registered, smoke, study, study_gemma, tuned" in refusal(name) and len(refusal(name)) < 400
 
 
 def test_a_recipe_may_have_seeds_of_its_own_which_change_no_other_id(grid_file):

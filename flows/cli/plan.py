@@ -103,9 +103,12 @@ def print_plan(console: Console, selection: Selection) -> None:
             if claim.sides[0] not in {precision.name for precision in selection.grid.compared}:
                 rules = {"both": "kept and chosen again"}.get(claim.threshold, claim.threshold)
                 threshold = f", threshold {rules.replace('_', ' ')}"
+            if claim.further_seeds:
+                seeds += f" ({', '.join(map(str, claim.further_seeds))} may join)"
+            holm = " by Holm" if claim.adjust == "holm" else ""
             say(
                 f"primary  {claim.base_model} {claim.recipe}, {' against '.join(claim.sides)}{threshold}, seeds "
-                f"{seeds}: {' and '.join(claim.figures)}, margin {claim.margin:g}; it lands when "
+                f"{seeds}: {' and '.join(claim.figures)}{holm}, margin {claim.margin:g}; it lands when "
                 f"the sweep starts, as {claim.digest}"
             )
         print_power(console, selection, cases)

@@ -69,7 +69,7 @@ NOTHING = "The warehouse holds no finished experiment of this sweep."
 GridName = Annotated[
     str,
     typer.Argument(
-        help="demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file"
+        help="demo, paper, tuned, study, study_gemma, registered, ablation, smoke, or the path of a grid file"
     ),
 ]
 Overrides = Annotated[

@@ -27,6 +27,7 @@ from tasks.precisions import UNPACKED
 from tasks.spec import CHOSEN_AGAIN, ED_AUROC, KEPT
 from warehouse.comparison.crossed import (
     CANNOT_CONCLUDE,
+    LEVEL,
     LOWER_IS_BETTER,
     MARGIN,
     NOT_WORSE,
@@ -354,6 +355,8 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         if not pairs:
             continue
         compared = _compared(pairs.values(), NAMES, claim.margin)
+        if claim.adjust == "holm":
+            _adjust([compared[metric] for metric in claim.figures])
         is_moved = any(side in moved_ids for side, _ in pairs.values())
         name = f"{about}, threshold {rules.replace('_', ' ')}" if is_moved else about
         for metric in claim.figures:
@@ -364,7 +367,10 @@ def _of_claim(claim: Row, study: Study) -> Answer:
             if row.seeds == 1:
                 of += "; nothing follows about others"
             also = ""
-            if is_moved and metric == "ed_recall" and "over_triage" not in claim.figures:
+            if claim.adjust == "holm" and is_number(row.p_value):
+                count = counted(len(claim.figures), "figure")
+                also = f"one-sided p {row.p_value:.3f}, by Holm for {count}"
+            elif is_moved and metric == "ed_recall" and "over_triage" not in claim.figures:
                 also = f"over-triage {in_points(compared['over_triage'])}"
             # Both arms are about the same trainings and cases.
             of = "" if primaries else of
@@ -375,13 +381,32 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         primaries.append(Primary(name, sides, compared[first], seeds))
         intervals += compared.values()
 
-    missing = [
-        str(seed) for seed in claim.seeds if any(seed not in pairs for pairs in arms.values())
-    ]
-    if missing:
+    if missing := [str(seed) for seed in missing_seeds(claim, arms.values())]:
         fixed += f" Seeds {', '.join(missing)} are missing: it is not complete yet."
     details = [*dict.fromkeys(filter(None, shares)), fixed, _about_intervals(intervals)]
     return Answer(" ".join(sentences), details, primaries[0], primaries[1:])
+
+
+def _adjust(rows: Sequence[Row]) -> None:
+    """Replace p values by Holm's for all of these rows, and take back what they do not support.
+
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
+    """
+    largest = 0.0
+    ordered = sorted(rows, key=lambda row: 1.0 if row.p_value is None else row.p_value)
+    for place, row in enumerate(ordered):
+        if row.p_value is None:
+            continue
+        largest = max(largest, min(1.0, (len(rows) - place) * row.p_value))
+        row.p_value = largest
+        if row.verdict in (NOT_WORSE, WITHIN) and largest >= (1 - LEVEL) / 2:
+            row.verdict = CANNOT_CONCLUDE
+
+
+def missing_seeds(claim: Row, arms: Collection[Collection[int]]) -> list[int]:
+    """The claimed seeds that an arm lacks: of the further ones all, once one of them has joined."""
+    further = claim.further_seeds if any({*claim.further_seeds} & {*arm} for arm in arms) else []
+    return [seed for seed in [*claim.seeds, *further] if any(seed not in arm for arm in arms)]
 
 
 def _claimed_pairs(claim: Row, board: Collection[Row], rules: str) -> dict[int, tuple[str, str]]:
@@ -391,7 +416,9 @@ def _claimed_pairs(claim: Row, board: Collection[Row], rules: str) -> dict[int, 
     found: dict[int, dict[str, str]] = {}
     for row in board:
         precision = "bf16" if (row.precision or "").startswith(UNPACKED) else row.precision
-        if row.base_model != claim.base_model or row.seed not in claim.seeds or row.random_weights:
+        if row.base_model != claim.base_model or row.random_weights:
+            continue
+        if row.seed not in (*claim.seeds, *claim.further_seeds):
             continue
         of_seed = found.setdefault(row.seed, {})
         if row.recipe == claim.recipe and row.is_trained:

@@ -85,16 +85,22 @@ def _generator_digests(columns: Data | EvaluationSet) -> dict[str, str | int]:
             digests |= {"adversarial": ADVERSARIAL_VERSION, "adversarial_words": words}
         if columns.is_familiar:
             digests["familiar"] = FAMILIAR_VERSION
-        if columns.name == REGISTERED:
-            digests["registered"] = REGISTERED_VERSION
-            digests["registered_problems"] = knowledge_digest(REGISTERED_FOLDER)
-        return digests
+        return digests | (_registered_digests() if columns.name == REGISTERED else {})
 
+    if columns.test_problems == REGISTERED:
+        digests |= _registered_digests()
     if columns.contrast_share:
         digests |= {"contrast": CONTRAST_VERSION, "contrast_words": bank_digest("teaching")}
     if columns.further_share:
         digests["further_problems"] = knowledge_digest(FURTHER)
     return digests
+
+
+def _registered_digests() -> dict[str, str | int]:
+    return {
+        "registered": REGISTERED_VERSION,
+        "registered_problems": knowledge_digest(REGISTERED_FOLDER),
+    }
 
 
 def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
@@ -202,6 +208,7 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
     for name, card in ((FAMILIAR, familiar_card), (REGISTERED, registered_card)):
         if name in sets and entries[name].source == "embedded":
             sections.append(card(sets[name]))
+    sections += [registered_card(sets["test"])] if data.test_problems == REGISTERED else []
     sections += [copies_card(left_out)] if data.near_copies == "drop" else []
     (folder / CARD).write_text(data_card(dataset, sections), encoding="utf-8")
 

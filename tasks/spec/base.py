@@ -284,7 +284,7 @@ SetSize = Annotated[int, Field(ge=100, le=100_000)]
 
 # Settings of `[data]` that describe the embedded cases.
 EMBEDDED_ONLY = (
-    *("shares", "train_cases", "calibration_cases", "test_cases"),
+    *("shares", "train_cases", "calibration_cases", "test_cases", "test_problems"),
     *("contrast_share", "further_share"),
 )
 # The seed whose held-out problems the further ones are compared with.
@@ -313,6 +313,11 @@ class Data(Columns):
     test_cases: Annotated[SetSize | None, OMITTED_AT_DEFAULT] = Field(
         default=None,
         description="number of embedded cases in test, about the same problems (1,500 without it)",
+    )
+    test_problems: Annotated[Literal["test_registered"] | None, OMITTED_AT_DEFAULT] = Field(
+        default=None,
+        description="`test_registered`: test has the cases of that evaluation set, whose problems no"
+        " other set has, in place of its own",
     )
     set_shares: SetShares | None = Field(
         default=None,

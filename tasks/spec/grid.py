@@ -60,6 +60,12 @@ class Scoring(Strict):
         description="also score each adapter on the other bit width (`true`), or on these"
         ' precisions, e.g. `["8bit", "mxfp4"]`, by its threshold and by one chosen again there',
     )
+    moved_from: Annotated[
+        tuple[str, ...] | None, Field(min_length=1), EachOnce, OMITTED_AT_DEFAULT
+    ] = Field(default=None, description="move the adapters of these precisions alone")
+    moved_seeds: Annotated[
+        tuple[Seed, ...] | None, Field(min_length=1), EachOnce, OMITTED_AT_DEFAULT
+    ] = Field(default=None, description="move the adapters of these seeds alone")
     moved_passes: bool = Field(
         default=True, description="also run the dropout passes of these adapters"
     )
@@ -95,6 +101,15 @@ class Primary(Strict):
         max_length=2,
         description="a precision and the one that it is compared with, e.g."
         ' `["mxfp4", "8bit"]`: adapters trained at 8 bits, and the same ones moved to mxfp4',
+    )
+    further_seeds: Annotated[tuple[Seed, ...], EachOnce, OMITTED_AT_DEFAULT] = Field(
+        default=(),
+        description="seeds that may join: once one has, the claim is about all of them",
+    )
+    adjust: Annotated[Literal["none", "holm"], OMITTED_AT_DEFAULT] = Field(
+        default="none",
+        description="`holm`: a figure is not worse only if its one-sided p, adjusted for all claimed"
+        " figures, is below 0.025",
     )
     # What a claim of an earlier version is about.
     threshold: Annotated[Literal["kept", "chosen_again", "both"], OMITTED_AT_DEFAULT] = Field(
@@ -222,6 +237,7 @@ class Grid(Strict):
         self._named("precisions", self.precisions or ())
         moves = self.scoring.move_adapters
         self._named("scoring.move_adapters", () if isinstance(moves, bool) else moves)
+        self._named("scoring.moved_from", self.scoring.moved_from or ())
         return self
 
     def _named(self, key: str, names: tuple[str, ...]) -> tuple[Precision, ...]:

@@ -1,5 +1,7 @@
 """The estimate of a plan: operations counted by hand, by step, beside what a stored demo sweep took; and time limits."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from flows import plan
@@ -19,6 +21,7 @@ from flows.plan import (
 )
 from flows.selection import moves_of, select
 from tasks.corpus.vignettes.sets import sets_of
+from tasks.identity import scores_from
 from tasks.runtime.backend import METAL
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -87,6 +90,20 @@ def test_an_adapter_moves_to_the_other_width_only_where_the_sweep_has_it():
     both = {("smollm2-135m", "4bit"), ("smollm2-135m", "8bit")}
     assert [precision.name for precision in moves_of(grid, spec, both)] == ["8bit"]
     assert moves_of(grid, spec, {("smollm2-135m", "4bit"), ("gemma-3-270m", "8bit")}) == []
+
+
+def test_a_grid_may_move_the_adapters_of_some_precisions_and_seeds_alone_which_changes_no_id():
+    registered = select("registered")
+    moves = {spec.cell_id: moves_of(registered.grid, spec, set()) for spec in registered.cells}
+    names = {cell: [precision.name for precision in to] for cell, to in moves.items() if to}
+    to = ["bf16", "6bit", "mxfp4", "nvfp4"]
+    assert names == {f"smollm2-135m-8bit-tuned-s{seed}": to for seed in (101, 102, 103)}
+
+    everywhere = select("registered", ["scoring.moved_from=['4bit', '8bit']", "scoring.moved_seeds=[106]"])
+    ids = [scores_from(one.cells[0], "t", SimpleNamespace(digest_of=str)) for one in (registered, everywhere)]
+    assert ids[0] == ids[1]
+    with pytest.raises(BadInput, match="scoring.moved_from: unknown precision '9bit'"):
+        select("registered", ["scoring.moved_from=['9bit']"])
 
 
 def written_file(path, rows: int) -> str:

@@ -22,7 +22,7 @@ latest AS (
             '{
                 "base_model": "VARCHAR", "recipe": "VARCHAR", "sides": ["VARCHAR"],
                 "figures": ["VARCHAR"], "margin": "DOUBLE", "seeds": ["BIGINT"],
-                "threshold": "VARCHAR"
+                "further_seeds": ["BIGINT"], "adjust": "VARCHAR", "threshold": "VARCHAR"
             }'
         ) AS claim
     FROM claiming
@@ -46,6 +46,8 @@ SELECT
     claim.figures,
     claim.margin,
     claim.seeds,
+    coalesce(claim.further_seeds, []) AS further_seeds,
+    coalesce(claim.adjust, 'none') AS adjust,
     coalesce(claim.threshold, 'kept') AS threshold,
     digest,
     registered_at,
@@ -60,6 +62,8 @@ COMMENT ON COLUMN primary_claim.reference IS 'the precision that it is compared 
 COMMENT ON COLUMN primary_claim.figures IS 'claimed figures: accuracy, macro_f1 and ed_auroc by the most probable label, the others by each model''s threshold';
 COMMENT ON COLUMN primary_claim.margin IS 'loss up to which the side counts as not worse';
 COMMENT ON COLUMN primary_claim.seeds IS 'seeds whose trainings the claim is about';
+COMMENT ON COLUMN primary_claim.further_seeds IS 'seeds that may join: once one has, the claim is about all of them';
+COMMENT ON COLUMN primary_claim.adjust IS '''holm'': a figure is not worse only if its one-sided p, adjusted for all claimed figures, is below 0.025; else ''none''';
 COMMENT ON COLUMN primary_claim.threshold IS 'of moved adapters: ''kept'', ''chosen_again'' on calibration at the precision, or ''both'', a sentence for each';
 COMMENT ON COLUMN primary_claim.digest IS 'first 12 hex digits of the SHA-256 of the claim as canonical JSON';
 COMMENT ON COLUMN primary_claim.registered_at IS 'when the first of the sweeps with this claim started, UTC; before its first evaluation';

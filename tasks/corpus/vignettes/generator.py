@@ -18,10 +18,11 @@ from tasks.corpus.vignettes.knowledge_base import (
     further_problems,
     problem_named,
     problems,
+    registered_problems,
 )
 from tasks.corpus.vignettes.label_rules import Facts, Verdict, decide
 from tasks.corpus.vignettes.render import Style, band_of, draw_style, render
-from tasks.spec import LABELS, Label
+from tasks.spec import LABELS, REGISTERED, Label
 
 GENERATOR_VERSION = 8
 TRIES = 50  # to write a text that no other case has
@@ -105,11 +106,18 @@ def records_about(
 
 
 def planned_labels(
-    name: str, seed: int, shares: Mapping[Label, float] | None, sizes: Mapping[str, int]
+    name: str,
+    seed: int,
+    shares: Mapping[Label, float] | None,
+    sizes: Mapping[str, int],
+    drawn_as: str | None = None,
 ) -> list[tuple[str, Label]]:
-    """The problem and the label of each case of a set, without writing the cases."""
+    """The problem and the label of each case of a set, without writing the cases. `drawn_as`: another
+    set, whose problems and draw it has.
+    """
     counts = label_counts(sizes.get(name, SIZES[name]), share_key(shares))
-    plan = _plan(name, counts, problems_of(name, seed), seed)
+    drawn_as = drawn_as or name
+    plan = _plan(drawn_as, counts, problems_of(drawn_as, seed), seed)
     return [(problem.id, label) for problem, label in plan]
 
 
@@ -140,7 +148,9 @@ def assign_sets(seed: int = 42) -> dict[str, str]:
 
 
 def problems_of(name: str, seed: int) -> list[ClinicalProblem]:
-    """The problems of a set, in the order of the knowledge base."""
+    """The problems of a set, in the order of the knowledge base; of the registered one by id."""
+    if name == REGISTERED:
+        return [problem for _, problem in sorted(registered_problems().items())]
     set_of_problem = assign_sets(seed)
     return [problem for problem in problems().values() if set_of_problem[problem.id] == name]
 

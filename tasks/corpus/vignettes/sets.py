@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -43,18 +43,23 @@ def records_of(data: Data) -> tuple[Record, ...]:
 
     A share of train is made of contrast cases, and a share of its other cases is about the further
     problems. Valid keeps its cases and gains contrast cases in other words, up to the same share,
-    so that it shows whether their point was learned. Calibration and test stay as they are:
-    thresholds are chosen on cases of the kind that they will meet.
+    so that it shows whether their point was learned. Calibration stays as it is, and so does test,
+    unless `data.test_problems` gives it those of another set: thresholds are chosen on cases of the
+    kind that they will meet.
     """
     shares = share_key(data.shares)
     size = data.train_cases or SIZES["train"]
     contrasts = round(size * data.contrast_share)
     further = round((size - contrasts) * data.further_share)
-    if not data.contrast_share and not further:
+    if not data.contrast_share and not further and data.test_problems is None:
         return embedded_records(data.seed, shares, data.sizes)
 
     sizes = data.sizes | {"train": size - contrasts - further}
     usual = embedded_records(data.seed, shares, sizes)
+    test = [record for record in usual if record.set == "test"]
+    if data.test_problems is not None:
+        columns = EvaluationSet(name=data.test_problems, source="embedded", cases=len(test))
+        test = [replace(record, set="test") for record in evaluation_records(columns, data, [])]
     in_valid = added_to_valid(data.contrast_share)
     return (
         *(record for record in usual if record.set == "train"),
@@ -62,7 +67,8 @@ def records_of(data: Data) -> tuple[Record, ...]:
         *contrast_records("train", contrasts, shares, data.seed),
         *(record for record in usual if record.set == "valid"),
         *contrast_records("valid", in_valid, shares, data.seed),
-        *(record for record in usual if record.set in ("calibration", "test")),
+        *(record for record in usual if record.set == "calibration"),
+        *test,
     )
 
 

@@ -16,7 +16,7 @@ from tasks.corpus.prepare import CARD, ingredients_of, prepare_dataset
 from tasks.corpus.reading.sources import locate
 from tasks.corpus.vignettes.adversarial import NAME, adversarial_records
 from tasks.corpus.vignettes.contrast.cases import KINDS
-from tasks.corpus.vignettes.generator import embedded_records, further_records
+from tasks.corpus.vignettes.generator import embedded_records, further_records, planned_labels
 from tasks.corpus.vignettes.knowledge_base import further_problems, problems, registered_problems
 from tasks.corpus.vignettes.sets import (
     EVALUATION_SIZES,
@@ -161,6 +161,23 @@ def test_the_registered_set_is_of_its_own_problems_whatever_is_learned():
     assert cases == registered(WITH_FURTHER)
     # Other cases are another version: raise REGISTERED_VERSION or GENERATOR_VERSION with these.
     assert digest_of(list(map(to_json, cases)))[:16] == "261604e58ed5fde0" and REGISTERED_VERSION == 1
+
+
+def test_the_registered_cases_take_the_place_of_test_and_change_nothing_that_is_learned(tmp_path):
+    limits = {name: limit for name, limit in SMALL.limits.items() if name != "test"}
+    data = Data(limits=limits, test_problems=REGISTERED, test_cases=150)
+    sets, usual = sets_of(data), sets_of(SMALL)
+    assert sets.pop("test") == registered(Data(), 150) and usual.pop("test")
+    assert sets == usual
+    planned = planned_labels("test", 42, None, data.sizes, data.test_problems)
+    assert planned == [(case.group, case.label) for case in registered(Data(), 150)]
+
+    folder = prepare_dataset(data, tmp_path)
+    groups = DatasetManifest.read(folder).sets["test"].groups
+    assert derive_again(folder) == (234, []) and f"150 new cases about {groups} problems" in (folder / CARD).read_text()
+    assert not check_data(data, (), {}).errors
+    with pytest.raises(ValidationError, match="test_problems: for source = 'embedded' only"):
+        Data(source="own.csv", test_problems=REGISTERED)
 
 
 @pytest.mark.nightly  # all pairs of texts

@@ -34,7 +34,10 @@ repo = "nobody/far-away"
 """
 # What is typed, and what the sentence must hold.
 TYPED = {
-    "unknown grid": (["sweep", "demoo"], ["no grid 'demoo'", "demo, paper, smoke, study, study_gemma, tuned"]),
+    "unknown grid": (
+        ["sweep", "demoo"],
+        ["no grid 'demoo'", "demo, paper, registered, smoke, study, study_gemma, tuned"],
+    ),
     "bits are numbers": (["sweep", "smoke", "--bits", "abc"], ["--bits", "integer"]),
     "unknown option": (["sweep", "smoke", "--modle", "x"], ["--modle"]),
     "memory": (["sweep", "demo", "--memory", "-4GB", "--plan"], ["training.memory", "'-4GB' is not a number of bytes"]),

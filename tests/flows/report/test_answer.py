@@ -25,7 +25,7 @@ from warehouse.load import load_all
 CLAIM = Row(
     study="study", base_model="smollm2-135m", recipe="tuned", side="4bit", reference="8bit",
     figures=["accuracy", "ed_recall"], margin=0.02, seeds=[42, 43, 44], registered_at=datetime(2026, 11, 20),
-    changed_after_results=False, threshold="kept",
+    changed_after_results=False, threshold="kept", further_seeds=[], adjust="none",
 )  # fmt: skip
 FIXED = "This is the study's primary claim, fixed on 2026-11-20 before its first result."
 
@@ -109,12 +109,28 @@ def test_with_a_claim_the_answer_speaks_of_it_alone(read, published):
             "changed on 2026-11-20, after results existed: not beforehand.",
         ),
         ({"seeds": [42, 43, 44, 45, 46]}, f"{FIXED} Seeds 45, 46 are missing: it is not complete yet."),
+        (
+            {"seeds": [42, 43], "further_seeds": [44, 45], "figures": ["over_triage", "accuracy"], "adjust": "holm"},
+            "it would take at least 1 more seed; one-sided p 0.183, by Holm for 2 figures (smollm2-135m tuned, 3 ",
+        ),
+        ({"seeds": [42], "further_seeds": [44, 45]}, f"{FIXED} Seeds 45 are missing: it is not complete yet."),
         ({"recipe": "other"}, "the study's primary claim, about smollm2-135m other, has no result on these cases."),
     ],
 )
 def test_a_claim_has_its_own_margin_seeds_and_figures_and_says_what_it_lacks(read, published, claimed, words):
     found = answer(replace(read("study"), claim=changed(CLAIM, **claimed)))
     assert words in " ".join([found.sentence, *found.details])
+
+
+def test_by_holm_a_verdict_falls_where_the_adjusted_p_does_not_support_it():
+    p_values = {"ed_recall": 0.011, "over_triage": 0.02, "accuracy": 0.004, "ed_f2": None}
+    rows = {metric: Row(metric=metric, verdict="not worse", p_value=p) for metric, p in p_values.items()}
+    rows["ed_f2"].verdict = "cannot conclude"
+    sentences._adjust(list(rows.values()))
+    assert {metric: row.p_value for metric, row in rows.items()} == pytest.approx(
+        {"accuracy": 0.016, "ed_recall": 0.033, "over_triage": 0.04, "ed_f2": None}
+    )
+    assert [metric for metric, row in rows.items() if row.verdict == "not worse"] == ["accuracy"]
 
 
 # --- Made-up studies --------------------------------------------------------------------------------
