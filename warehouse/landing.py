@@ -318,15 +318,19 @@ def unpack(pack: Path, root: Path) -> None:
 
 @contextlib.contextmanager
 def folders_at(source: Path) -> Iterator[list[Path]]:
-    """The landing folders of a home, of its folder `landing`, or of a pack at one of these places.
+    """The landing folders of a home, of its folder `landing`, of a pack at one of these places, or of
+    packs in them (`NAME.pack`).
 
-    Those of a pack are gone with the block.
+    Those of packs are gone with the block.
     """
-    pack = next((place for place in (source / "landing", source) if is_pack(place)), None)
-    if pack is None:
+    places = (source / "landing", source)
+    packs = [place for place in places if is_pack(place)][:1]
+    packs = packs or [pack for place in places for pack in sorted(place.glob("*.pack"))]
+    if not packs:
         yield landing_folders(source / "landing") or landing_folders(source)
         return
 
     with TemporaryDirectory() as aside:
-        unpack(pack, Path(aside))
+        for pack in packs:
+            unpack(pack, Path(aside))
         yield landing_folders(Path(aside))

@@ -25,8 +25,8 @@ BETTER = {"ed_recall": 1, "over_triage": -1, "accuracy": 1}  # the sign of a gai
 
 
 def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
-    path = folder / f"{table}.parquet"
-    return pq.ParquetFile(path).read().to_pylist() if path.exists() else []
+    """The rows of a table in a folder, and in those below it: the registered study has one for each seed."""
+    return [row for path in sorted(folder.rglob(f"{table}.parquet")) for row in pq.ParquetFile(path).read().to_pylist()]
 
 
 def models_of(folder: Path, base_model: str, recipe: str, evaluation_set: str) -> dict[tuple[int, str], str]:

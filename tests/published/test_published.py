@@ -18,8 +18,15 @@ from tests.place import ROOT
 from tests.published import independent
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
 from tests.published.picture import COLOURS, HEADING, seeds_chart
-from tests.published.write import AGAINST_LINEAR, PRECISION_MEANS, PRECISIONS, publish, publish_landing
-from tests.warehouse.rows import land_arm, land_pair
+from tests.published.write import (
+    AGAINST_LINEAR,
+    PRECISION_MEANS,
+    PRECISIONS,
+    publish,
+    publish_landing,
+    publish_seeds,
+)
+from tests.warehouse.rows import evaluation, land_arm, land_pair
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land, land_sweep
@@ -28,7 +35,7 @@ from warehouse.comparison.crossed import crossed
 from warehouse.connect import reading, writing
 from warehouse.cookbook import named_query
 from warehouse.health import run_audits
-from warehouse.landing import merge
+from warehouse.landing import merge, write_landing
 from warehouse.load import load_all
 from warehouse.query import query
 
@@ -178,6 +185,69 @@ def test_another_machine_takes_over_the_published_landing_folders_and_what_was_p
     report = merge(pack, elsewhere)
     assert {"e-other", "other-1"} < set(report.additions) and {"e4", "t8"} < set(report.present)
     assert pq.read_table(elsewhere / "e-other" / "evaluation.parquet")["accuracy"].to_pylist() != [0.1]
+
+
+SEEDS = """
+name = "mini"
+models = ["tiny-llama"]
+bits = [4, 8]
+seeds = [42, 43]
+scoring = { move_adapters = ["mxfp4"], moved_from = ["8bit"], moved_seeds = [42] }
+training = { num_layers = 2 }
+
+[[recipe]]
+name = "r1"
+kind = "standard"
+learning_rate = 1e-3
+batch_size = 4
+rank = 4
+scale = 2
+dropout = 0
+iterations = 8
+"""
+
+
+def land_seed(root, seed, day, *moves, sets=("test", "test_familiar")):
+    """Both precisions of a seed, and its 8-bit adapter moved: threshold kept, and chosen `again`."""
+    arms = [("4bit", {}), ("8bit", {}), *(("mxfp4", {"moved_from": "8bit", "again": again}) for again in moves)]
+    ids = []
+    for precision, move in arms:
+        land_at(root, precision, noisy(seed, 0.8), arm=f"s{seed}-", seed=seed, **move)
+        name = f"s{seed}-{precision}{'-from-8bit' if move else ''}{'-again' if move.get('again') else ''}"
+        familiar = evaluation(f"f-{name}", f"t-{name}", evaluation_set="test_familiar", set_digest="familiar")
+        ids += [f"t-{name}", f"e-{name}", *([f"f-{name}"] if "test_familiar" in sets else [])]
+        write_landing(root, f"f-{name}", "evaluation", familiar)
+    land_sweep(root, "mini", ids, day)
+
+
+def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goes_on_with_the_next(tmp_path):
+    (tmp_path / "mini.toml").write_text(SEEDS)
+    here, there, pack = tmp_path / "here", tmp_path / "there", tmp_path / "published" / "landing"
+
+    def published(root):
+        load_all(root, root / "w.duckdb")
+        counts = publish_seeds(str(tmp_path / "mini.toml"), pack, root, root / "w.duckdb")
+        return counts, {path.name: (path / "manifest.json").read_bytes() for path in pack.glob("*")}
+
+    land_seed(here, 42, 1, False)
+    assert published(here) == ({42: (6, 8), 43: (0, 4)}, {}), "its adapter is judged once of twice"
+    land_seed(here, 42, 2, False, True)
+    land_seed(here, 43, 3, sets=("test",))
+    counts, first = published(here)
+    assert (counts, set(first)) == ({42: (8, 8), 43: (2, 4)}, {"seed-42.pack", "record.pack"})
+
+    report = merge(tmp_path / "published", there)
+    assert len(report.additions) == 4 * 3 + 3 and not report.refused
+    land_seed(there, 43, 4)
+    counts, second = published(there)
+    assert counts == {42: (8, 8), 43: (4, 4)} and set(second) == {*first, "seed-43.pack"}
+    assert second["seed-42.pack"] == first["seed-42.pack"], "each case is in the history of commits once"
+
+    merge(tmp_path / "published", tmp_path / "third")
+    load_all(tmp_path / "third", tmp_path / "third.duckdb")
+    sql = "FROM quantization_summary_of(evaluations_of('mini')) ORDER BY ALL"
+    rows = [query(sql, database=path) for path in (there / "w.duckdb", tmp_path / "third.duckdb")]
+    assert set(rows[0]["seeds"]) == {2} and rows[0].equals(rows[1])
 
 
 def test_the_variants_and_baselines_of_its_models_go_with_a_study(two_studies, tmp_path):

@@ -2,6 +2,7 @@
 
 That is the rows behind the READMEs' tables as Parquet, and a pack of the study's landing folders, which another machine
 takes over (`triage warehouse merge`) to add a seed: an interval over trainings and groups needs the cases of every pair.
+Of the registered study a pack for each seed is written as soon as the seed is complete, and no figure is printed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Annotated, Any, Literal
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
+from flows.selection import moves_of, select
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import ManifestDict, build_folder
@@ -32,8 +33,13 @@ from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
 from warehouse.schema import FACTS
 
-Study = Literal["demo", "study", "study_gemma"]  # the processors of the other folders are gone
+Study = Literal["demo", "study", "study_gemma", "registered"]  # the processors of the other folders are gone
 PACKED = ("study", "study_gemma")
+REGISTERED = "registered"
+SETS = (
+    "test",
+    "test_familiar",
+)  # that are published of it, with calibration; the other sets are left out for their size
 PRECISIONS = "precision_comparison"
 PRECISION_MEANS = "precision_summary"
 AGAINST_LINEAR = "linear_comparison"
@@ -87,7 +93,32 @@ WHERE evaluation_set = 'test' AND linear.recipe = 'linear' AND model.recipe_kind
 GROUP BY ALL
 ORDER BY ALL
 """
-_PLACE = "place_in_folder"
+# Results of the registered study by the pack that they go into: one for each seed, the baselines, and what says how all
+# of them came about, which grows with each seed.
+_PARTS = """
+WITH judged AS (
+    SELECT evaluation_id, training_id, weights_digest, IF(recipe_kind = 'baseline', NULL, seed) AS seed
+    FROM study_member
+    JOIN evaluation ON evaluation_id = id
+    JOIN experiment USING (training_id)
+    WHERE study = $study AND evaluation_set IN (SELECT unnest($sets))
+),
+part AS (
+    SELECT unnest([evaluation_id, training_id]) AS id, coalesce('seed-' || seed, 'baselines') AS part FROM judged
+    UNION
+    SELECT variant_id, 'record' FROM judged JOIN variant USING (weights_digest)
+    UNION
+    SELECT sweep_id, 'record' FROM sweep WHERE study = $study
+    UNION
+    SELECT look_id, 'record' FROM look WHERE study = $study
+    UNION
+    SELECT dataset_id, 'record' FROM dataset JOIN sweep USING (dataset_digest) WHERE study = $study
+)
+SELECT part, list(id ORDER BY id), count(DISTINCT evaluation_id)
+FROM part LEFT JOIN judged ON evaluation_id = id
+GROUP BY part
+ORDER BY part
+"""
 
 
 def publish(study: str, folder: Path, database: Path | None = None) -> None:
@@ -178,39 +209,63 @@ def publish_landing(study: str, pack: Path, landing: Path, database: Path | None
     """
     with reading(database) as con:
         rows = con.execute(_LANDED, {"study": study}).fetchall()
-    ids = [str(id) for (id,) in rows if (landing / str(id)).is_dir()]
+    return add_to_pack([str(id) for (id,) in rows], pack, landing)
 
+
+def add_to_pack(ids: Sequence[str], pack: Path, landing: Path) -> list[str]:
+    """Add those of these landing folders that are in `landing`, a sweep in its present state; return their ids."""
+    ids = [id for id in ids if (landing / id).is_dir()]
     with TemporaryDirectory() as name:
         folders = Path(name)
         if is_pack(pack):
             unpack(pack, folders)
         for id in ids:
-            if not (folders / id).is_dir():
+            if not (folders / id).is_dir() or id.startswith("sweep-"):
                 copy_folder(landing / id, folders / id)
         write_pack(landing_folders(folders), pack)
 
     return ids
 
 
-def write_pack(folders: Sequence[Path], target: Path) -> None:
-    """Write the rows of landing folders into the folder `target`, replacing what is there.
+def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None = None) -> dict[int, tuple[int, int]]:
+    """Write a pack for each seed of a grid that is complete and has none, and the packs that all seeds share. Returns, by
+    seed, how many of its evaluations have landed, and how many there will be.
 
-    The first rows of all folders stand first, then the second ones: what evaluations of the same cases share, the
-    digests of the cases above all, takes its space once.
+    A pack of a seed is written once, so that a history of commits holds each case once.
     """
+    selection = select(grid)
+    planned: dict[int, int] = {}
+    for spec in selection.cells:
+        moves = moves_of(selection.grid, spec, selection.variants)
+        # A moved adapter is judged twice: threshold kept, and chosen again.
+        planned[spec.seed] = planned.get(spec.seed, 0) + len(SETS) * (1 + 2 * len(moves))
+
+    with reading(database) as con:
+        values = {"study": selection.grid.name, "sets": list(SETS)}
+        parts = {part: (ids, count) for part, ids, count in con.execute(_PARTS, values).fetchall()}
+
+    landed = {seed: parts.get(f"seed-{seed}", ([], 0))[1] for seed in planned}
+    complete = [seed for seed, count in landed.items() if count >= planned[seed]]
+    for seed in complete:
+        if not is_pack(pack := folder / f"seed-{seed}.pack"):
+            add_to_pack(parts[f"seed-{seed}"][0], pack, landing)
+    for part in parts.keys() & {"baselines", "record"} if complete else ():
+        add_to_pack(parts[part][0], folder / f"{part}.pack", landing)
+    return {seed: (landed[seed], planned[seed]) for seed in planned}
+
+
+def write_pack(folders: Sequence[Path], target: Path) -> None:
+    """Write the rows of landing folders into the folder `target`, replacing what is there."""
     parts: dict[str, list[pa.Table]] = {}
     for folder in folders:
         kind = kind_of(folder, LandingManifest.read(folder, deep=True))
         for name in FACTS[kind].tables:
-            table = pq.ParquetFile(folder / f"{name}.parquet").read()
-            places = pa.array(range(table.num_rows), type=pa.int32())
-            parts.setdefault(name, []).append(table.append_column(_PLACE, places))
+            if (path := folder / f"{name}.parquet").is_file():  # earlier versions landed fewer tables
+                parts.setdefault(name, []).append(pq.ParquetFile(path).read())
 
     def build(folder: Path) -> ManifestDict:
         for name, of_folders in parts.items():
-            together = pa.concat_tables(of_folders, promote_options="default")
-            order = pc.array_sort_indices(together[_PLACE].combine_chunks())
-            table = together.take(order).drop_columns(_PLACE)
+            table = pa.concat_tables(of_folders, promote_options="default")
             # Probabilities hardly repeat: their bytes are compressed apart, that of the exponent first.
             numbers = [field.name for field in table.schema if pa.types.is_floating(field.type)]
             others = [column for column in table.column_names if column not in numbers]
@@ -230,6 +285,16 @@ def write_pack(folders: Sequence[Path], target: Path) -> None:
 
 def write(study: Annotated[Study, typer.Argument(help="study of this home")]) -> None:
     """Publish the rows of a study, and of some the landing folders."""
+    if study == REGISTERED:
+        bring_up_to_date()
+        place = FOLDER / study / "landing"
+        for seed, (landed, planned) in publish_seeds(study, place, home() / "landing").items():
+            state = "published" if is_pack(place / f"seed-{seed}.pack") else "not complete"
+            typer.echo(f"seed {seed}: {landed} of {planned} evaluations, {state}")
+        size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+        typer.echo(f"{place}: {size / 1e6:.2f} MB")
+        return
+
     publish(study, FOLDER / study)
     if study in PACKED:
         publish_landing(study, FOLDER / study / "landing", home() / "landing")
