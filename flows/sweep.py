@@ -147,7 +147,10 @@ def submit_experiments(
     data: Step = prepare.submit(grid.data, grid.evaluation_sets, selection.prompts)
     sweep = SubmittedSweep(data, SweepRecord(grid, len(selection.cells)))
     sweep.record.begin()
-    untrained = results.submit(baselines, {"scoring": grid.scoring, "data": data})
+    untrained = results.submit(
+        baselines,
+        {"scoring": grid.scoring, "data": data, "vital_signs": grid.prompt.vital_signs},
+    )
     sweep.parts.append(Part("baselines", [untrained]))
 
     # In the order of the grid, so that the first model's weights do not wait for the others'.

@@ -34,9 +34,9 @@ from tasks.tuning.rows import weights_columns
 
 
 @step("baselines", delay=2)
-def baselines(scoring: Scoring, data: Path) -> list[str]:
+def baselines(scoring: Scoring, data: Path, vital_signs: bool) -> list[str]:
     """evaluation_ids of always_gp, always_ed and linear on a dataset's test set and on the grid's
-    further sets.
+    further sets. `vital_signs`: whether linear reads them in words.
 
     Each is computed and landed once.
     """
@@ -44,7 +44,7 @@ def baselines(scoring: Scoring, data: Path) -> list[str]:
     ids: list[str] = []
     was_there = True
     for name in OF_A_DATASET:
-        training = dataset_baseline_id(name, dataset)
+        training = dataset_baseline_id(name, dataset, vital_signs)
         scores = {
             set_name: baseline_scores_id(training, scoring, dataset, judged=set_name)
             for set_name in dataset.evaluation_sets
@@ -54,7 +54,7 @@ def baselines(scoring: Scoring, data: Path) -> list[str]:
         if unlanded:
             was_there = False
             columns = {"cell_id": name, "base_model": "none", "recipe": name}
-            landing = dataset_baseline_rows(name, unlanded, scoring, data, dataset)
+            landing = dataset_baseline_rows(name, unlanded, scoring, data, dataset, vital_signs)
             for set_name, rows in landing.items():
                 _land(training, columns, dataset, unlanded[set_name], rows)
 

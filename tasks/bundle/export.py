@@ -21,6 +21,7 @@ from tasks.bundle.bundle import (
     write_bundle,
 )
 from tasks.bundle.terms import base_repository, render_example, write_terms
+from tasks.corpus import vital_signs
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.folder_source import check_room, describe
 from tasks.runtime.children import run_child
@@ -134,6 +135,8 @@ def _fill(
     write_bundle(bundle, folder)
     prompt = json.loads((folder / "prompt.json").read_text(encoding="utf-8"))
     (folder / "example.py").write_text(render_example(bundle, prompt), encoding="utf-8")
+    if bundle.prompt.vital_signs:
+        shutil.copyfile(vital_signs.__file__, folder / "vital_signs.py")
     if gguf:
         shutil.copyfile(Path(__file__).parent / "templates" / LLAMA_CPP, folder / LLAMA_CPP)
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.corpus.vital_signs import VERSION as VITAL_SIGNS_VERSION
+from tasks.corpus.vital_signs import with_vital_signs
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Label, PromptChoice, short_digest
 
@@ -36,7 +38,8 @@ class Prompt:
     """The instruction, and the plain template for tokenizers without a chat template.
 
     `plain_example`: the plain form of an example. `answers`: the word for each label, if a grid
-    names them.
+    names them. `vital_signs`: 0, or the version of `vital_signs.py`, which says behind each
+    vital sign of a message what it means.
     """
 
     version: int
@@ -46,6 +49,7 @@ class Prompt:
     plain_example: str = ""
     examples: tuple[Example, ...] = ()
     answers: Mapping[Label, str] | None = None
+    vital_signs: int = 0
 
     @property
     def digest(self) -> str:
@@ -65,13 +69,17 @@ class Prompt:
         """The word for each label."""
         return {label: self.answer(label) for label in LABELS}
 
+    def message(self, text: str) -> str:
+        """The patient's message as the model reads it."""
+        return with_vital_signs(text) if self.vital_signs else text
+
     def messages(self, text: str) -> list[dict[str, str]]:
         """The conversation before the answer, for a chat template."""
         messages = [{"role": "system", "content": self.instruction}]
         for example in self.examples:
             messages.append({"role": "user", "content": example.text})
             messages.append({"role": "assistant", "content": self.answer(example.label)})
-        return [*messages, {"role": "user", "content": text}]
+        return [*messages, {"role": "user", "content": self.message(text)}]
 
     def plain_text(self, text: str) -> str:
         """The prompt of a text for a tokenizer without a chat template."""
@@ -79,7 +87,8 @@ class Prompt:
             self.plain_example.format(text=example.text, answer=self.answer(example.label))
             for example in self.examples
         )
-        return self.plain.format(instruction=self.instruction, examples=examples, text=text)
+        message = self.message(text)
+        return self.plain.format(instruction=self.instruction, examples=examples, text=message)
 
 
 def load_prompt(choice: PromptChoice = DEFAULT) -> Prompt:
@@ -91,7 +100,8 @@ def load_prompt(choice: PromptChoice = DEFAULT) -> Prompt:
         "instruction": template["instruction"].format(form=form, **words),
         "examples": tuple(Example(**entry) for entry in template.get("examples", ())),
     }
-    return Prompt(version=choice.version, answers=choice.answers, **values)
+    signs = VITAL_SIGNS_VERSION if choice.vital_signs else 0
+    return Prompt(version=choice.version, answers=choice.answers, vital_signs=signs, **values)
 
 
 ELLIPSIS = " ... "

@@ -5,6 +5,7 @@ base model (`job.py`). The same code judges them as models.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 
 from tasks.corpus.case import Case, exact_digest
 from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.vital_signs import VERSION as VITAL_SIGNS_VERSION
+from tasks.corpus.vital_signs import with_vital_signs
 from tasks.judging.decision_rules import record_rules
 from tasks.judging.evaluation_rows import Evaluation, judged_rows
 from tasks.judging.point_metrics import Rows
@@ -35,8 +38,8 @@ TARGET = GATE_THRESHOLDS["ed_recall"]  # ED recall of their target_recall rule
 NO_PASSES = "not available: a baseline has no dropout"
 
 
-def dataset_baseline_id(name: str, dataset: DatasetManifest) -> str:
-    """training_id of a baseline that needs no language model."""
+def dataset_baseline_id(name: str, dataset: DatasetManifest, vital_signs: bool = False) -> str:
+    """training_id of a baseline that needs no language model. `vital_signs`: see `linear`."""
     ingredients = {
         "name": name,
         "sklearn": metadata.version("scikit-learn"),
@@ -45,6 +48,8 @@ def dataset_baseline_id(name: str, dataset: DatasetManifest) -> str:
     }
     if name == LINEAR:  # whose probabilities are fitted there
         ingredients["calibration"] = dataset.digest_of("calibration")
+        if vital_signs:
+            ingredients["vital_signs"] = str(VITAL_SIGNS_VERSION)
     return f"{name}-{short_digest(ingredients)}"
 
 
@@ -93,11 +98,20 @@ def dataset_baseline_rows(
     scoring: Scoring,
     data: Path,
     dataset: DatasetManifest,
+    vital_signs: bool = False,
 ) -> dict[str, dict[str, Rows]]:
-    """Landing rows of one of OF_A_DATASET, by set; `scores_ids`: the id of the scores on each."""
+    """Landing rows of one of OF_A_DATASET, by set; `scores_ids`: the id of the scores on each;
+    `vital_signs`: whether `linear` reads them in words.
+    """
 
     def cases_of(set_name: str) -> list[Case]:
         return [Case(**line) for line in read_lines(data / f"{set_name}.jsonl")]
+
+    def read(cases: list[Case]) -> list[Case]:
+        """The cases as `linear` reads them."""
+        if not vital_signs:
+            return cases
+        return [replace(case, text=with_vital_signs(case.text)) for case in cases]
 
     answer = CONSTANT.get(name)
     linear = None
@@ -106,11 +120,11 @@ def dataset_baseline_rows(
         from tasks.scoring.linear import LinearModel
 
         # Read before the try: a damaged file is a ValueError too.
-        train, valid, calibration_cases = map(cases_of, ("train", "valid", "calibration"))
+        fitted_on = [cases_of(set_name) for set_name in ("train", "valid", "calibration")]
         try:
-            linear = LinearModel(train, valid, calibration_cases)
+            linear = LinearModel(*map(read, fitted_on))
         except ValueError:  # nothing to tell cases apart by
-            counts = Counter(case.label for case in train)
+            counts = Counter(case.label for case in fitted_on[0])
             most_frequent: Label = max(LABELS, key=lambda label: counts[label])
             answer = most_frequent
 
@@ -118,7 +132,7 @@ def dataset_baseline_rows(
         """The cases of a set with their probabilities, and without likelihoods."""
         cases = cases_of(set_name)
         if linear is not None:
-            p = linear.predict(cases)
+            p = linear.predict(read(cases))
         else:
             p = np.tile([float(label == answer) for label in LABELS], (len(cases), 1))
         return [

@@ -108,13 +108,19 @@ class PromptChoice(Strict):
         description="the word, of at most 40 characters, that a model answers with for each label, e.g."
         ' `{ ED = "Emergency", GP = "Doctor", HOME = "Home" }`; without it the labels themselves',
     )
+    vital_signs: Annotated[bool, OMITTED_AT_DEFAULT] = Field(
+        default=False,
+        description="write behind each vital sign of a message what it means, e.g. `SpO2 91 % (very low)`,"
+        " by NEWS2 and, for children, PALS; that of the grid holds for the linear baseline, too",
+    )
 
     @property
     def title(self) -> str:
         """The prompt in names, e.g. `prompt 2 emergency/doctor/home`; empty for the default one."""
         version = f"prompt {self.version}" if self.version > 1 else ""
         words = "/".join(self.answers[label] for label in LABELS) if self.answers else ""
-        return " ".join(part for part in (version, words) if part)
+        signs = "vital signs in words" if self.vital_signs else ""
+        return " ".join(part for part in (version, words, signs) if part)
 
 
 def byte_count(text: str) -> int:
