@@ -26,6 +26,7 @@ from tasks.bundle.decide import decide
 from tasks.bundle.export import export, leave_out_path
 from tasks.bundle.loaded_model import load_model
 from tasks.bundle.terms import render_example
+from tasks.corpus.prompts import load_prompt
 from tasks.models.convert import run_quantize
 from tasks.models.gguf_file import open_gguf
 from tasks.models.sources.fetch import fetch_base
@@ -97,6 +98,7 @@ def texts(place: Place) -> list[str]:
 def by_example(folder: Path, cases: list[str], monkeypatch, capsys) -> list[tuple[str, list[float]]]:
     """What example.py prints in its folder; blank lines between the cases are none."""
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps({"text": text}) + "\n\n" for text in cases)))
     capsys.readouterr()
     runpy.run_path("example.py")
@@ -161,6 +163,20 @@ def test_the_example_follows_every_rule(place, plain, rule, tmp_path, monkeypatc
         assert {label for label, _ in by_example(folder, cases, monkeypatch, capsys)} == {"None"}
     else:
         refuse_other_answers(folder, cases, monkeypatch, capsys)
+
+
+def test_a_model_that_reads_vital_signs_in_words_is_exported_with_what_writes_them(
+    place, plain, tmp_path, monkeypatch, capsys
+):
+    model = find_model(LLAMA)
+    choice = model.bundle.prompt.model_copy(update={"vital_signs": True})
+    in_words = {"prompt": choice, "prompt_digest": load_prompt(choice).digest}
+    monkeypatch.setattr(tasks.bundle.export, "run_child", lambda function, args, *rest: export_job.run(args, print))
+    changed = model.model_copy(update={"bundle": model.bundle.model_copy(update=in_words)})
+    export(changed, place.home, tmp_path / "out", model_card, adapter=True)
+    cases = ["I am 30. SpO2 85 %.", "9/12 F, HR 150, RR 70."]
+    refuse_other_answers(tmp_path / "out", cases, monkeypatch, capsys)
+    assert by_predict(tmp_path / "out", cases) != by_predict(plain, cases)
 
 
 @pytest.mark.parametrize("line", ["I have a cough.", '{"message": "A cough."}', "3"])
