@@ -560,8 +560,8 @@ def _try_split(
     of given sets; none where they leave a model nothing to learn from or to be judged by, share
     something, or with too many cases to try.
     """
-    name = "our split"
     learned = [line for line in lines if line.name in (*SETS, "all")]
+    name = "the sets without copies" if {*SETS} <= {line.name for line in learned} else "our split"
     if sum(line.rows for line in learned) > MOST_SPLIT:
         remedy = "too many cases to try: `triage data card` splits them, and names what is wrong"
         return {}, [Finding(name, "warning", "not tried", remedy)]

@@ -240,8 +240,9 @@ LEAKS: dict[str, tuple[Callable[[Case], str | None], str, str]] = {
     "text": (
         lambda case: compared_digest(case.text),
         "The same text, or nearly it, is in two sets",
-        'delete one of each two, or write near_copies = "drop" under [data] (--set '
-        "data.near_copies=drop), so that copies leave train, calibration and valid, and never test",
+        'delete one of each two, or write near_copies = "drop" under [data] (for one sweep: `triage '
+        "sweep GRID --set data.near_copies=drop`), so that copies leave train, calibration and valid, "
+        "and never test",
     ),
     "id": (lambda case: case.case_id, "The same id is in two sets", "give each case its own id"),
     "group": (

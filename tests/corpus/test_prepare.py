@@ -181,7 +181,8 @@ def test_copies_in_given_sets_are_refused_all_at_once_or_leave_train_first_and_n
     # Three of b, one of a, c and d each, and e twice, whose ends are no copies of each other.
     assert "is in two sets (8): test.jsonl, line 12 and calibration.jsonl, line 12 (100%); " in sentence
     assert "valid.jsonl, line 13 and train.jsonl, line 13 (80%)" in sentence and "w1" not in sentence
-    assert 'write near_copies = "drop" under [data] (--set data.near_copies=drop)' in sentence
+    command = "`triage sweep GRID --set data.near_copies=drop`"
+    assert f'write near_copies = "drop" under [data] (for one sweep: {command})' in sentence
     assert check_data(Data(source=str(source)), (), {}).errors == 2
 
     data = Data(source=str(source), near_copies="drop")
@@ -210,7 +211,7 @@ def test_the_check_passes_where_copies_leave_with_their_id_group_or_label_and_fa
     add("train", "other", long_text(900), "ED", "group")
     assert "The same group is in two sets (1): test.jsonl, line 15 and train.jsonl, line 15" in refused(data, tmp_path)
     (split,) = (one for one in check_data(data, (), {}).findings if one.level == "error")
-    assert split.name == "our split" and "line 15 and train.jsonl, line 15" in split.remedy
+    assert split.name == "the sets without copies" and "line 15 and train.jsonl, line 15" in split.remedy
 
 
 def test_what_copies_leave_is_split_and_copies_of_an_evaluation_set_leave_the_learned_sets_alone(tmp_path):
