@@ -161,7 +161,7 @@ def _chosen_at(precision: str | None, evaluation: Row) -> Row:
         raise BadInput(
             f"The rule of {evaluation.cell_id} was chosen at {', '.join(by_precision)}, and not at "
             f"{precision}, where its threshold means something else; run its sweep with "
-            f'scoring.move_adapters = ["{precision}"], which chooses it again.'
+            f'scoring.move_adapters = ["{precision}"], which chooses it again, or says why it cannot.'
         )
     row = by_precision[precision]
     row.others = []

@@ -58,7 +58,8 @@ def export(
     refuse_filled(folder)
     model = find_model(experiment, precision)
     if model.folder != home():
-        raise BadInput(f"{experiment} is an export already; name the experiment itself.")
+        without = "" if precision is None else ", without the cases that choose a threshold again"
+        raise BadInput(f"{experiment} is an export already{without}; name the experiment itself.")
     bundle = model.bundle
     if push is not None:
         refuse_push(bundle, push, unsafe)

@@ -384,6 +384,12 @@ def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(argume
     assert not Path("new").exists() and Path("filled/file").read_text() == "mine"
 
 
+def test_an_export_has_no_cases_to_choose_a_threshold_at_another_precision(plain, tmp_path):
+    assert refusal(str(plain), str(tmp_path / "new")) == f"{plain} is an export already; name the experiment itself."
+    sentence = f"{plain} is an export already, without the cases that choose a threshold again; name"
+    assert sentence in refusal(str(plain), str(tmp_path / "new"), "--precision", "mxfp4")
+
+
 def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, monkeypatch):
     copy = place.copy(tmp_path / "copy")
     (copy.home / "experiments" / "tiny-llama-4bit-other-s42-0123").mkdir()
