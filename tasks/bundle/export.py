@@ -112,7 +112,7 @@ def _fill(
     args = {
         "model": model.model_dump(mode="json"),
         "folder": str(folder),
-        "base": _base(model.bundle, base_model, weights) if adapter else None,
+        "base": _base(model, base_model, weights) if adapter else None,
         "gguf": gguf,
     }
     log = home / "logs" / f"export-{model.bundle.model_id}"
@@ -155,14 +155,17 @@ def _fill(
     return sizes, agreements, licensing["missing"]
 
 
-def _base(bundle: Bundle, base_model: BaseModelSpec, weights: Path) -> dict[str, Any]:
+def _base(model: BundledModel, base_model: BaseModelSpec, weights: Path) -> dict[str, Any]:
     """What an adapter belongs to: its base model's repository and commit, None for weights that came
-    another way; the precision; and the digests of the weights beside it.
+    another way; the precision; and name and digests of the weights beside it, of a moved adapter not
+    those that it was trained on.
     """
+    bundle = model.bundle
     variant = VariantManifest.read(weights)
     config = json.loads((weights / "config.json").read_text(encoding="utf-8"))
     return {
         "config": {
+            "model": model.weights.name,
             "base_model_name_or_path": base_repository(base_model, variant) or bundle.base_model,
             "revision": variant.source.model_dump().get("commit"),
             "weights_source": variant.weights_source,

@@ -23,6 +23,7 @@ from tasks.runtime.store import intact_manifest
 from tests.place import wait_until
 from tests.test_land import flip
 from tests.warehouse.rows import training
+from warehouse.connect import writing
 from warehouse.landing import write_landing
 
 CELLS = [
@@ -337,6 +338,23 @@ def test_a_moved_adapter_is_used_by_the_rules_that_were_chosen_again_and_says_so
     card = (place.folder / "moved" / "README.md").read_text()
     assert said in card and "| metric | this model | threshold kept | " in card
     assert json.loads((place.folder / "moved" / "bundle.json").read_text())["rule"]["threshold"] == threshold
+    config = json.loads((place.folder / "moved" / "adapter_config.json").read_text())
+    assert config["model"].startswith("tiny-llama-8bit-"), "not the weights that it was trained on"
+
+
+def test_a_kept_rule_is_not_used_where_none_was_chosen_again(mended, own_home, tmp_path, monkeypatch):
+    """As after a sweep whose calibration set has no emergency."""
+    place = mended[0].copy(tmp_path / "copy")
+    place.use(monkeypatch)
+    with writing(place.warehouse) as connection:
+        connection.execute(
+            "DELETE FROM evaluation WHERE training_id IN "
+            "(SELECT training_id FROM experiment WHERE moved_rules = 'chosen_again')"
+        )
+    for name, precision in (("tiny-llama-8bit-balanced_safe-from4bit-s42", None), (CELLS[1], "8bit")):
+        with pytest.raises(BadInput, match="was chosen at 4bit, and not at 8bit, .*again, or says why it cannot"):
+            find_model(name, precision)
+    assert find_model(CELLS[1]).bundle.trained_at is None, "at its own precision it is used"
 
 
 def test_a_model_that_cannot_be_fetched_converted_or_trained_fails_the_sweep_and_the_others_land(failing):

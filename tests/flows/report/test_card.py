@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 
 from flows.report.card import model_card
 from flows.report.models import gate_record, gate_rows
-from tasks.bundle.bundle import ExportAgreement
+from tasks.bundle.bundle import ExportAgreement, Review
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.models.manifest import Origin, VariantManifest
 from tasks.spec import BaseModelSpec
@@ -75,6 +75,8 @@ def test_the_card_has_the_tables_of_the_report_about_its_evaluation(card):
         ({"licence": "MIT"}, "license: mit"),
         ({"adapter": None}, "library_name: mlx\npipeline_tag: text-generation\nbase_model_relation: finetune\n"),
         ({}, "Synthetic messages, written by rules"),
+        ({"review": Review(available=True, entropy_limit=0.3)}, "sets and a review flag: `triage predict"),
+        ({"review": Review(available=False, entropy_limit=0.3)}, "sets: `triage predict"),
     ],
 )
 def test_the_card_says_what_binds_and_what_to_mind(card, changes, words):
