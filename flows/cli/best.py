@@ -20,9 +20,11 @@ from flows.cli.terminal import (
     print_line,
     refresh_warehouse,
 )
+from flows.report.answer import against_linear
 from flows.report.figures import disclaimer, figure, interval, listed_name
 from flows.report.models import gate_table
 from flows.report.rows import (
+    CHEAP_BASELINES,
     Row,
     by_common_rules,
     by_test_set,
@@ -117,6 +119,12 @@ def best(
     }
     land_rows(look_id, "look", {"look": [look]})
 
+    of_linear = [
+        row
+        for row in board
+        if row.recipe == CHEAP_BASELINES[-1] and row.set_digest == first.set_digest
+    ]
+    beside = against_linear(first, of_linear[0]) if of_linear else None
     if as_json:
         (by_own_rule,) = by_common_rules([first], first.primary_rule)
         columns = (
@@ -134,11 +142,14 @@ def best(
                 "valid_cases": first.valid_cases,
                 "ranking": [{key: getattr(row, key) for key in columns} for row in ranking],
                 "left_out": list(left_out),
+                "against_linear": beside,
                 "best": {key: value for key, value in vars(by_own_rule).items() if key != "bundle"},
             }
         )
         return
 
+    if beside:
+        print_line(console, beside, style="bold")
     title = (
         f"{name}: ranked by {objective} on `valid` "
         f"({first.valid_cases} cases, {first.valid_ed} of them emergencies)"

@@ -272,14 +272,7 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, s
     parts = []
     for metric in AGAINST_BASELINE:
         rows = [figures[metric] for figures in compared]
-        standings = []
-        for row in rows:
-            # By the whole interval.
-            standing = "no difference shown"
-            if is_number(row.low) and not row.low <= 0 <= row.high:
-                is_better = (row.low > 0) != (metric in LOWER_IS_BETTER)
-                standing = "better" if is_better else "worse"
-            standings.append(standing)
+        standings = [_standing(row) for row in rows]
         standing = standings[0]
         if len(set(standings)) > 1:
             of_sides = zip(map(bits_of, SIDES), standings, strict=True)
@@ -292,6 +285,27 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, s
         f"Beside the linear model: {', '.join(words)}.",
         f"{figures} {_share(recipe, SIDES[1], baseline)}".strip(),
     )
+
+
+def against_linear(model: Row, baseline: Row) -> str:
+    """Whether the linear baseline triages better than one trained model, on the model's test set."""
+    figures = _compared([(model.evaluation_id, baseline.evaluation_id)], AGAINST_BASELINE)
+    standings = {_standing(figures[metric]) for metric in AGAINST_BASELINE}
+    verdict = "It is not shown that this model or the linear one triages better"
+    if "worse" in standings and "better" not in standings:
+        verdict = "The linear model triages better than this one"
+    elif "better" in standings and "worse" not in standings:
+        verdict = "This model triages better than the linear one"
+
+    parts = (f"{NAMES[metric]} {in_points(figures[metric])}" for metric in AGAINST_BASELINE)
+    return f"{verdict}. Their difference in points, on test: {', '.join(parts)}."
+
+
+def _standing(row: Row) -> str:
+    """How the first side of a difference compares with the second, by the whole interval."""
+    if not is_number(row.low) or row.low <= 0 <= row.high:
+        return "no difference shown"
+    return "better" if (row.low > 0) != (row.metric in LOWER_IS_BETTER) else "worse"
 
 
 def _share(row: Row, reference: str, baseline: Row | None) -> str:

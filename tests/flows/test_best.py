@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from flows.cli.best import best
+from flows.report.answer import against_linear
 from flows.report.figures import interval
-from flows.report.rows import by_common_rules, leaderboard_rows
+from flows.report.rows import Row, by_common_rules, leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.decide import figure_on_valid, valid_cases
 from tasks.bundle.from_evaluation import bundle_of_evaluation
@@ -58,6 +59,8 @@ def test_the_ranking_has_a_line_a_model_and_the_test_figures_of_the_chosen_one_a
 ):
     (look,) = used.query("FROM look").to_dict("records")
     cells = [one["training_id"].rpartition("-")[0] for one in json.loads(look["ranked"])]
+    # A model of random weights on a dozen cases.
+    assert best_output.startswith("It is not shown that this model or the linear one triages better.")
     ranking = best_output.partition(" on its test set")[0]
     lines = [line for line in ranking.splitlines() if "-4bit-" in line and "(random weights)" in line]
     assert [line.split()[0] for line in lines] == cells
@@ -114,6 +117,23 @@ def test_macro_f1_is_that_of_a_models_own_rule_and_a_rule_that_decides_nothing_i
 
     with pytest.raises(BadInput, match="its rule target_recall is not available: no ED case, so it decides nothing"):
         value(name="target_recall", note="not available: no ED case")
+
+
+def test_a_model_that_loses_to_the_linear_one_is_told_so(monkeypatch):
+    """By figures of both, and by the whole interval."""
+    verdicts = {
+        ((-0.1, -0.12, -0.08), (0.01, -0.02, 0.04)): "The linear model triages better than this one",
+        ((0.01, -0.02, 0.04), (0.1, 0.08, 0.12)): "The linear model triages better than this one",
+        ((0.1, 0.08, 0.12), (-0.1, -0.12, -0.08)): "This model triages better than the linear one",
+        ((0.1, 0.08, 0.12), (0.1, 0.08, 0.12)): "It is not shown that this model or the linear one",
+    }
+    for figures, verdict in verdicts.items():
+        rows = {
+            metric: Row(metric=metric, difference=difference, low=low, high=high)
+            for metric, (difference, low, high) in zip(("macro_f1", "over_triage"), figures, strict=True)
+        }
+        monkeypatch.setattr("flows.report.answer._compared", lambda pairs, metrics, rows=rows: rows)
+        assert against_linear(Row(evaluation_id="a"), Row(evaluation_id="b")).startswith(verdict)
 
 
 @pytest.fixture
