@@ -239,6 +239,11 @@ def test_the_first_case_of_a_csv_without_a_header_is_not_repeated_and_a_name_of_
     assert (words if label == "ED" else f"its columns are {words}, 'urgent'; name") in message
 
 
+def test_beside_a_column_that_the_user_names_all_columns_are_named(tmp_path):
+    path = csv(tmp_path, f'text,Bemerkung des Personals,{"x" * 61}\nCold,routine,GP\n')
+    assert "its columns are 'text', 'Bemerkung des Personals', of 61 characters; name" in refusal(path)
+
+
 def test_the_id_of_a_repeated_row_that_is_left_out_is_free(tmp_path):
     path = jsonl(tmp_path, {"id": 1, **GOOD[0]}, {"id": 2, **GOOD[0]}, {"id": 2, **GOOD[1]})
     assert [case.case_id for case in read_set([path], Data())] == ["1", "2"]

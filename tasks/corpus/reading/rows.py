@@ -26,6 +26,7 @@ LONGEST_SUBGROUP = 100
 WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 
 # What an error may repeat. A longer word or number, or several words, may be a patient's.
+LONGEST_NAME = 60  # characters of a column that stands beside one that the user names
 COLUMN_NAME = re.compile(r"[\w-]{1,40}")
 MOST_DIGITS_OF_NAME = 4  # a year
 LONGEST_LABEL = 20  # characters of an unknown label
@@ -164,12 +165,18 @@ def label_words(columns: Columns) -> dict[str, Label]:
 
 
 def missing_columns(
-    location: str, header: Iterable[str], missing: Sequence[NamedColumn]
+    location: str, header: Iterable[str], missing: Sequence[NamedColumn], is_header: bool
 ) -> BadInput:
-    """The error for a row or a header at the place `location` that lacks the columns `missing`."""
+    """The error for a row or a header at the place `location` that lacks the columns `missing`.
+    `is_header`: it has others that the user names, so that no name is a patient's message.
+    """
     names = listed([f"'{name}'" for name, _ in missing])
     settings = listed([setting for _, setting in missing])
-    header_names = ", ".join(shown_name(name) for name in header) or "none"
+    shown_names = (
+        repr(name) if is_header and len(name) <= LONGEST_NAME else shown_name(name)
+        for name in header
+    )
+    header_names = ", ".join(shown_names) or "none"
     return BadInput(
         f"{location}: has no columns {names}; its columns are {header_names}; name the right ones "
         f"as {settings}, or add those that are missing."

@@ -280,7 +280,8 @@ def numbered_cases(paths: Iterable[Path], columns: Columns) -> Iterator[tuple[Pa
                         f"{columns.text_column},{columns.label_column}."
                     )
             if missing:
-                raise missing_columns(f"{start}{number}", row, missing)
+                is_header = len(missing) < len(reader.required)
+                raise missing_columns(f"{start}{number}", row, missing, is_header)
 
             absent = [column for column in absent if column[0] not in row]
             try:
@@ -293,7 +294,7 @@ def numbered_cases(paths: Iterable[Path], columns: Columns) -> Iterator[tuple[Pa
         if first is None:
             raise no_cases(path, columns)
         if absent:
-            raise missing_columns(*first, absent)
+            raise missing_columns(*first, absent, is_header=True)
 
     if wrong:
         sentences = []
