@@ -240,7 +240,7 @@ def test_the_first_case_of_a_csv_without_a_header_is_not_repeated_and_a_name_of_
 
 
 def test_beside_a_column_that_the_user_names_all_columns_are_named(tmp_path):
-    path = csv(tmp_path, f'text,Bemerkung des Personals,{"x" * 61}\nCold,routine,GP\n')
+    path = csv(tmp_path, f"text,Bemerkung des Personals,{'x' * 61}\nCold,routine,GP\n")
     assert "its columns are 'text', 'Bemerkung des Personals', of 61 characters; name" in refusal(path)
 
 
