@@ -250,6 +250,7 @@ def test_a_gate_has_the_number_of_looks_beside_its_bound_and_one_that_allows_for
     )
     for (id, gate), row in output.items():
         better = -1 if gate == "ed_false_negative_rate" else 1
+        assert 0 <= row["bound_adjusted"] <= 1
         assert better * row["bound_adjusted"] <= better * row["bound"] + 1e-9, (id, gate)
         if gate == "ed_recall":
             assert output[id, "ed_false_negative_rate"]["bound_adjusted"] == 1 - row["bound_adjusted"]

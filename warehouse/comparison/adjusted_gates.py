@@ -67,11 +67,13 @@ def _f2(f2: Measured, model: int, grouped: bool) -> Bound:
 
 
 def _lower(measured: Measured, model: int) -> float | None:
-    """Student's lower bound on the influences of units, its error divided among the models; None
-    where nothing varies.
+    """Student's lower bound on the influences of units, its error divided among the models, and 0 at
+    least, as a share has; None where nothing varies.
     """
     found = crossed(measured.values[[model]], measured.influences[[model]])
-    return None if found is None else found.interval(1 - 0.05 / len(measured.values))[0]
+    if found is None:
+        return None
+    return max(0.0, found.interval(1 - 0.05 / len(measured.values))[0])
 
 
 def _bound(bound: float, name: str, models: int, grouped: bool) -> Bound:
