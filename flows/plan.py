@@ -35,6 +35,8 @@ from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
 from tasks.spec import Data, EvaluationSet, ExperimentSpec, Grid
 from tasks.tuning.memory import pays, saving
+from warehouse.connect import listed, warehouse_path
+from warehouse.query import query_rows
 
 ADAPTER_BYTES = 20e6
 TYPICAL = "smollm2-135m"  # in shape, of models whose shape is not known
@@ -202,6 +204,35 @@ def finished_trainings(spec: ExperimentSpec) -> list[Path]:
     """Folders of a cell's finished trainings, whatever cases and weights they were made with."""
     folders = (home() / "experiments").glob(f"{spec.cell_id}-*")
     return [folder for folder in folders if intact_manifest(folder)]
+
+
+def trained_elsewhere(selection: Selection) -> str | None:
+    """A sentence on the selection's seeds whose results another machine landed: what trains them again
+    adds no seed to an estimate. None where there are none.
+    """
+    absent = {spec.cell_id: spec for spec in selection.cells if not finished_trainings(spec)}
+    if not absent or not warehouse_path().exists():
+        return None
+
+    statement = f"""
+        SELECT recipe, seed, cell_id, learning_rate, batch_size, rank, scale, iterations
+        FROM experiment
+        WHERE status = 'completed' AND cell_id IN {listed(absent)}
+    """
+    again: dict[str, set[str]] = defaultdict(set)
+    for recipe, seed, cell, *settings in query_rows(statement).rows:
+        own = absent[str(cell)].recipe
+        if settings == [own.learning_rate, own.batch_size, own.rank, own.scale, own.iterations]:
+            again[str(recipe)].add(str(seed))
+    if not again:
+        return None
+
+    names = "; ".join(f"{recipe}: {', '.join(sorted(seeds))}" for recipe, seeds in again.items())
+    return (
+        f"The warehouse has the results of seeds that this trains again ({names}), since their "
+        "adapters are on another machine. A seed counts once; for a further one give a seed that is "
+        "not there yet, e.g. --set 'recipe.seeds=[...]'."
+    )
 
 
 def _shape(model: str) -> ModelShape:

@@ -212,6 +212,16 @@ def test_a_primary_claim_takes_its_recipes_seeds_and_adapters_that_the_grid_move
     assert cells[0] == cells[1], "it decides no experiment"
 
 
+def test_a_further_seed_leaves_a_claim_that_names_its_seeds_as_it_was_registered(grid_file):
+    path = grid_file(CLAIMING.replace("[safety]", "seeds = [42, 43]\n[safety]", 1))
+    claim = load_grid(path).primary_claim
+    for override in ("seeds=[51]", "recipe.seeds=[51]"):
+        grid = load_grid(path, [override])
+        assert grid.primary_claim == claim and {cell.seed for cell in experiments(grid, known_models(grid))} == {51}
+    with pytest.raises(BadInput, match="two or more seeds"):
+        load_grid(path, ["seeds=[51]", "primary.seeds=[51]"])
+
+
 def test_a_grid_may_bring_its_own_base_model_and_name_it(grid_file):
     source = '\n[[base_model]]\nname = "mine"\nlicence = "x"\nsources = [{ kind = "random", shape = "tiny-llama" }]\n'
     path = grid_file(SMOKE.replace('"tiny-llama"', '"mine"', 1) + source)

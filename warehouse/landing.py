@@ -285,7 +285,10 @@ def copy_folder(source: Path, target: Path) -> None:
 
 def is_pack(folder: Path) -> bool:
     """Whether a folder is a pack, damaged or not."""
-    manifest = read_manifest(folder)
+    try:
+        manifest = read_manifest(folder)
+    except BrokenFolder:
+        return True
     return manifest is not None and manifest.get("kind") == PACK
 
 
@@ -295,7 +298,13 @@ def unpack(pack: Path, root: Path) -> None:
     Raises BrokenFolder where the pack is damaged or has a table that this version does not know,
     and BadInput for an id that names no folder below `root`.
     """
-    LandingManifest.read(pack, deep=True)
+    try:
+        LandingManifest.read(pack, deep=True)
+    except BrokenFolder as error:
+        problem = str(error).partition("; ")[0]
+        remedy = f"get the folder again, in a clone with `git restore {pack}`"
+        raise BrokenFolder(f"{problem}. Nothing was taken over; {remedy}.") from error
+
     content = {path.stem: pq.ParquetFile(path).read() for path in sorted(pack.glob("*.parquet"))}
     if unknown := sorted(set(content) - set(tables_by_name())):
         raise BrokenFolder(

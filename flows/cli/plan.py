@@ -17,6 +17,7 @@ from flows.plan import (
     planned_cases,
     set_sizes,
     this_machine,
+    trained_elsewhere,
     work_left,
 )
 from flows.power import print_power
@@ -112,6 +113,9 @@ def print_plan(console: Console, selection: Selection) -> None:
                 f"the sweep starts, as {claim.digest}"
             )
         print_power(console, selection, cases)
+
+        if repeated := trained_elsewhere(selection):
+            say(repeated, "yellow")
 
         # Last of all, since a sweep could not train these.
         needed_models = {cell.spec.model.name for cell in cells if not cell.trained}

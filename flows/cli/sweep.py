@@ -32,7 +32,7 @@ from deployments.interruptions import (
 from deployments.server import LOST, Server, start_temporary_server, used
 from flows.cli.compare import print_answer, shown_first
 from flows.cli.terminal import console, errors, print_line
-from flows.plan import finished_trainings
+from flows.plan import finished_trainings, trained_elsewhere
 from flows.report.answer import answer
 from flows.report.figures import counted, disclaimer
 from flows.report.page import place_of_report
@@ -250,6 +250,8 @@ def run_sweep(
             refuse_pool(pool)
             check_cases(selection)
 
+        if note := trained_elsewhere(selection):
+            print_line(console, note, "bold yellow")
         experiments = counted(len(selection.cells), "experiment")
         print_line(console, f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ...")
         if pool is None and not all(map(finished_trainings, selection.cells)):

@@ -4,6 +4,7 @@ list its studies, or forget one.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,10 +79,61 @@ def merge(
     for kind, count in sorted(report.skipped.items()):
         print_line(console, f"Skipped, since this version does not know the kind {kind}: {count}.")
 
+    for sentence in _about_trainings([*report.additions, *report.present]):
+        print_line(console, sentence)
+
     refusals = {**loaded.refused, **report.refused}
     for id, reason in refusals.items():
         print_line(errors, f"Not taken over: {id}. {reason}")
     raise typer.Exit(1 if refusals else 0)
+
+
+def _about_trainings(ids: Collection[str]) -> Iterator[str]:
+    """Which of the trainings with these ids differ from what this machine trains, so that a seed of it
+    joins no estimate of theirs, and which repeat a seed that is there.
+    """
+    from flows.report.figures import counted
+    from flows.report.further_seeds import UNLIKE
+    from flows.report.rows import rows_of
+    from tasks.runtime.backend import backend, versions
+    from tasks.spec import ENGINE_VERSION
+    from warehouse.connect import listed
+
+    here = {
+        "backend": backend().name,
+        "engine_version": ENGINE_VERSION,
+        "mlx_version": versions()["mlx"],
+        "mlx_lm_version": versions()["mlx-lm"],
+    }
+    trained = "status = 'completed' AND recipe_kind IN ('standard', 'safety')"
+    kinds = rows_of(
+        f"(SELECT {', '.join(here)}, max(triage_version) AS triage_version, count(*) AS trainings "
+        f"FROM experiment WHERE {trained} AND training_id IN {listed(ids)} GROUP BY ALL ORDER BY ALL)"
+    )
+    for kind in kinds:
+        unlike = [name for name, value in here.items() if getattr(kind, name) != value]
+        if unlike:
+            how = " and ".join(
+                UNLIKE[name].format(f"{getattr(kind, name)}, not {here[name]}") for name in unlike
+            )
+            but = " but in the estimate of both backends" if unlike == ["backend"] else ""
+            yield (
+                f"{counted(kind.trainings, 'training')} {how} as here, by triage "
+                f"{kind.triage_version}: a seed that is trained here is not averaged with theirs{but}."
+            )
+
+    repeated = rows_of(
+        "(SELECT base_model, recipe, list_sort(list_distinct(list(seed))) AS seeds "
+        f"FROM experiment WHERE {trained} AND training_id IN {listed(ids)} AND cell_id IN "
+        f"(SELECT cell_id FROM experiment WHERE {trained} AND training_id NOT IN {listed(ids)}) "
+        "GROUP BY ALL ORDER BY ALL)"
+    )
+    for row in repeated:
+        seeds = f"seed{'s' if len(row.seeds) > 1 else ''} {', '.join(map(str, row.seeds))}"
+        yield (
+            f"There already, by other trainings: {row.base_model} {row.recipe}, {seeds}. All stay, and "
+            "an estimate counts a seed once."
+        )
 
 
 @warehouse.command()

@@ -10,32 +10,36 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
 from flows.report.figures import counted, in_points, listed_name, percent, random_mark
+from flows.report.further_seeds import (
+    Figures,
+    Pairs,
+    adjust,
+    by_metric,
+    differences_of,
+    further_seeds,
+    trained_alike,
+)
 from flows.report.rows import (
-    COMMON_RULES,
-    THRESHOLD,
     Row,
     Study,
+    by_common_rules,
     grouped,
     is_number,
     only_random_weights,
     rows_of,
 )
-from tasks.precisions import UNPACKED
 from tasks.spec import CHOSEN_AGAIN, ED_AUROC, KEPT
 from warehouse.comparison.crossed import (
     CANNOT_CONCLUDE,
-    LEVEL,
     LOWER_IS_BETTER,
-    MARGIN,
     NOT_WORSE,
     WITHIN,
     WORSE,
     in_words,
 )
-from warehouse.connect import listed, reading
+from warehouse.connect import listed
 
 ALL_RANDOM = "All weights are random: the figures show that every stage runs, no more."
 NO_PAIR = (
@@ -62,7 +66,6 @@ MOST_OTHERS = 2  # recipes that the answer names beside the one that it is about
 AGAINST_BASELINE = ("macro_f1", "over_triage")
 SIDES = ("4bit", "8bit")
 NOT_MEASURABLE = "not measurable on this backend"
-Figures = dict[str, Row]  # rows of differences by metric, each by its rule of COMMON_RULES
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,6 @@ def answer(study: Study) -> Answer:
     )
 
 
-def by_metric(rows: Collection[Row]) -> Figures:
-    """Differences of one recipe in each metric, by the rule that all share."""
-    return {row.metric: row for row in rows if row.rule == COMMON_RULES[row.metric]}
-
-
 # --- Without a claim --------------------------------------------------------------------------------
 
 
@@ -160,11 +158,22 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
     also = f"{NAMES['accuracy']} {in_points(accuracy)}: {verdict_in_words(accuracy)}"
     also = "" if is_followed else also
     sentences = [_sentence(recall, about, also=also)]
+    # Of the whole study: a sweep shows its own models, and the estimate is of all seeds.
+    every = trained_alike(study, recall.base_model, recall.recipe, SIDES)
+    own = next(alike for alike in every if alike.row.seed_group == recall.seed_group)
+    if not is_followed:
+        sentences += further_seeds(study, every, own, None, FIGURES)
     if study.baseline is not None:
-        beside_baseline, detail = _against(study.baseline, accuracy, study.pairs)
+        beside_baseline, detail = _against(study.baseline, accuracy, own.pairs.values())
         sentences += [] if is_followed else [beside_baseline]
         details.insert(0, detail)
-    rows = [of_other["ed_recall"] for of_other in learned[1:]]
+    # The same recipe, trained otherwise, is named above.
+    rows = [
+        of_other["ed_recall"]
+        for of_other in learned[1:]
+        if (of_other["ed_recall"].base_model, of_other["ed_recall"].recipe)
+        != (recall.base_model, recall.recipe)
+    ]
     if rows and not is_followed:
         named = [
             f"{row.base_model} {row.recipe} {in_points(row)}: {verdict_in_words(row)}"
@@ -181,18 +190,21 @@ def primary_of(row: Row, study: Study) -> Primary:
     pairs = {
         pair.seed: (pair.evaluation_4bit, pair.evaluation_8bit)
         for pair in study.pairs
-        if (pair.base_model, pair.recipe, pair.random_weights)
-        == (row.base_model, row.recipe, row.random_weights)
+        if study.seed_groups.get(pair.evaluation_4bit) == row.seed_group
     }
     name = f"{row.base_model} {row.recipe}{random_mark(row)}"
     return Primary(name, SIDES, row, _seed_differences(study, pairs, row.metric))
 
 
-def _seed_differences(
-    study: Study, pairs: dict[int, tuple[str, str]], metric: str
-) -> dict[int, float]:
+def _seed_differences(study: Study, pairs: Pairs, metric: str) -> dict[int, float]:
     """By seed the difference of two evaluations in a metric, by the rule that all share."""
-    values = {row.evaluation_id: getattr(row, metric) for row in study.models}
+    models = list(study.models)
+    # Of a sweep the board has what it made or found, of one training what was made last.
+    if absent := {id for pair in pairs.values() for id in pair}.difference(study.board_ids):
+        models += by_common_rules(
+            rows_of(f"evaluation_summary WHERE evaluation_id IN {listed(absent)}")
+        )
+    values = {row.evaluation_id: getattr(row, metric) for row in models}
     differences = {}
     for seed, evaluations in sorted(pairs.items()):
         first, second = map(values.get, evaluations)
@@ -252,26 +264,19 @@ def bits_of(precision: str) -> str:
     return f"{precision.removesuffix('bit')} bits" if precision.endswith("bit") else precision
 
 
-def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, str]:
+def _against(baseline: Row, recipe: Row, pairs: Collection[tuple[str, str]]) -> tuple[str, str]:
     """How both sides of a recipe compare with the baseline, its one evaluation beside each seed: in
     words, and with figures.
     """
-    eight_of = {
-        row.evaluation_4bit: row.evaluation_8bit
-        for row in pairs
-        if (row.base_model, row.recipe) == (recipe.base_model, recipe.recipe)
-    }
-    groups = rows_of(f"seed_group WHERE evaluation_id IN {listed(eight_of)}")
-    own = [row.evaluation_id for row in groups if row.seed_group == recipe.seed_group]
-    compared = [
-        _compared([(id, baseline.evaluation_id) for id in side], AGAINST_BASELINE)
-        for side in (own, [eight_of[id] for id in own])
+    beside = [
+        differences_of([(id, baseline.evaluation_id) for id in side], AGAINST_BASELINE)
+        for side in zip(*pairs, strict=True)
     ]
 
     words = []
     parts = []
     for metric in AGAINST_BASELINE:
-        rows = [figures[metric] for figures in compared]
+        rows = [figures[metric] for figures in beside]
         standings = [_standing(row) for row in rows]
         standing = standings[0]
         if len(set(standings)) > 1:
@@ -289,7 +294,7 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, s
 
 def against_linear(model: Row, baseline: Row) -> str:
     """Whether the linear baseline triages better than one trained model, on the model's test set."""
-    figures = _compared([(model.evaluation_id, baseline.evaluation_id)], AGAINST_BASELINE)
+    figures = differences_of([(model.evaluation_id, baseline.evaluation_id)], AGAINST_BASELINE)
     standings = {_standing(figures[metric]) for metric in AGAINST_BASELINE}
     verdict = "It is not shown that this model or the linear one triages better"
     if "worse" in standings and "better" not in standings:
@@ -325,20 +330,6 @@ def _share(row: Row, reference: str, baseline: Row | None) -> str:
     )
 
 
-def _compared(
-    pairs: Collection[tuple[str, str]], metrics: Collection[str], margin: float = MARGIN
-) -> Figures:
-    """Differences of evaluations in these metrics, first minus second, over trainings and groups of cases."""
-    from warehouse.comparison.cells import judged_cases  # NumPy and SciPy come with both
-    from warehouse.comparison.differences import differences
-
-    with reading() as con:
-        cases = judged_cases(con, [id for pair in pairs for id in pair])
-    one: list[tuple[dict[str, Any], range]] = [({}, range(len(pairs)))]
-    rows = differences(cases, one, ("argmax", THRESHOLD), tuple(metrics), margin=margin)
-    return by_metric([Row(**row) for row in rows])
-
-
 # --- With a claim -----------------------------------------------------------------------------------
 
 
@@ -350,9 +341,20 @@ def _of_claim(claim: Row, study: Study) -> Answer:
     fixed = f"This is the study's primary claim, fixed on {when} before its first result."
     if claim.changed_after_results:
         fixed = f"This claim was made or changed on {when}, after results existed: not beforehand."
+    is_adjusted = claim.adjust == "holm"
     both = (KEPT, CHOSEN_AGAIN) if claim.threshold == "both" else (claim.threshold,)
-    arms = {rules: _claimed_pairs(claim, study.board, rules) for rules in both}
-    if not any(arms.values()):
+    every = {
+        rules: trained_alike(study, claim.base_model, claim.recipe, sides, rules) for rules in both
+    }
+    # Of trainings that differ in more than chance those are claimed that hold most of its seeds.
+    claimed = [*claim.seeds, *claim.further_seeds]
+    arms = {
+        rules: max(alike, key=lambda one: len(one.of(claimed)))
+        for rules, alike in every.items()
+        if any(one.of(claimed) for one in alike)
+    }
+    held = [arms[rules].of(claimed) if rules in arms else {} for rules in both]
+    if not arms:
         against = " against ".join(map(bits_of, sides))
         sentence = (
             f"Nothing can be said about {against} yet: the study's primary claim, about {about}, "
@@ -360,18 +362,17 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         )
         return Answer(sentence, [fixed])
 
-    moved_ids = {row.evaluation_id for row in study.board if row.moved_rules}
     sentences = []
+    further = []
     shares = []
     intervals: list[Row] = []
     primaries: list[Primary] = []
-    for rules, pairs in arms.items():
-        if not pairs:
-            continue
-        compared = _compared(pairs.values(), NAMES, claim.margin)
-        if claim.adjust == "holm":
-            _adjust([compared[metric] for metric in claim.figures])
-        is_moved = any(side in moved_ids for side, _ in pairs.values())
+    for rules, own in arms.items():
+        pairs = own.of(claimed)
+        compared = differences_of(pairs.values(), NAMES, claim.margin)
+        if is_adjusted:
+            adjust([compared[metric] for metric in claim.figures])
+        is_moved = own.row.is_moved
         name = f"{about}, threshold {rules.replace('_', ' ')}" if is_moved else about
         for metric in claim.figures:
             row = compared[metric]
@@ -381,7 +382,7 @@ def _of_claim(claim: Row, study: Study) -> Answer:
             if row.seeds == 1:
                 of += "; nothing follows about others"
             also = ""
-            if claim.adjust == "holm" and is_number(row.p_value):
+            if is_adjusted and is_number(row.p_value):
                 count = counted(len(claim.figures), "figure")
                 also = f"one-sided p {row.p_value:.3f}, by Holm for {count}"
             elif is_moved and metric == "ed_recall" and "over_triage" not in claim.figures:
@@ -390,64 +391,27 @@ def _of_claim(claim: Row, study: Study) -> Answer:
             of = "" if primaries else of
             sentences.append(_sentence(row, of, sides, also, rules if is_moved else ""))
             shares.append(_share(row, claim.reference, study.baseline))
+        changes = further_seeds(
+            study, every[rules], own, claimed, claim.figures, claim.margin, is_adjusted
+        )
+        arm = f"Threshold {rules.replace('_', ' ')}: " if is_moved and changes else ""
+        further.append(arm + " ".join(changes))
         first = claim.figures[0]
         seeds = _seed_differences(study, pairs, first)
         primaries.append(Primary(name, sides, compared[first], seeds))
         intervals += compared.values()
 
-    if missing := [str(seed) for seed in missing_seeds(claim, arms.values())]:
+    if missing := [str(seed) for seed in missing_seeds(claim, held)]:
         fixed += f" Seeds {', '.join(missing)} are missing: it is not complete yet."
     details = [*dict.fromkeys(filter(None, shares)), fixed, _about_intervals(intervals)]
-    return Answer(" ".join(sentences), details, primaries[0], primaries[1:])
-
-
-def _adjust(rows: Sequence[Row]) -> None:
-    """Replace p values by Holm's for all of these rows, and take back what they do not support.
-
-    Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
-    """
-    largest = 0.0
-    ordered = sorted(rows, key=lambda row: 1.0 if row.p_value is None else row.p_value)
-    for place, row in enumerate(ordered):
-        if row.p_value is None:
-            continue
-        largest = max(largest, min(1.0, (len(rows) - place) * row.p_value))
-        row.p_value = largest
-        if row.verdict in (NOT_WORSE, WITHIN) and largest >= (1 - LEVEL) / 2:
-            row.verdict = CANNOT_CONCLUDE
+    sentence = " ".join([*sentences, *filter(None, further)])
+    return Answer(sentence, details, primaries[0], primaries[1:])
 
 
 def missing_seeds(claim: Row, arms: Collection[Collection[int]]) -> list[int]:
     """The claimed seeds that an arm lacks: of the further ones all, once one of them has joined."""
     further = claim.further_seeds if any({*claim.further_seeds} & {*arm} for arm in arms) else []
     return [seed for seed in [*claim.seeds, *further] if any(seed not in arm for arm in arms)]
-
-
-def _claimed_pairs(claim: Row, board: Collection[Row], rules: str) -> dict[int, tuple[str, str]]:
-    """By seed, the evaluations of both sides. A side that was not trained has the adapters of the
-    reference, moved, by rules that were kept or chosen again.
-    """
-    found: dict[int, dict[str, str]] = {}
-    for row in board:
-        precision = "bf16" if (row.precision or "").startswith(UNPACKED) else row.precision
-        if row.base_model != claim.base_model or row.random_weights:
-            continue
-        if row.seed not in (*claim.seeds, *claim.further_seeds):
-            continue
-        of_seed = found.setdefault(row.seed, {})
-        if row.recipe == claim.recipe and row.is_trained:
-            of_seed[precision] = row.evaluation_id
-        elif (
-            row.moved_rules == rules
-            and row.recipe.removesuffix(" again") == f"{claim.recipe} from {claim.reference}"
-        ):
-            of_seed.setdefault(precision, row.evaluation_id)
-    wanted = (claim.side, claim.reference)
-    return {
-        seed: (of_seed[claim.side], of_seed[claim.reference])
-        for seed, of_seed in sorted(found.items())
-        if of_seed.keys() >= set(wanted)
-    }
 
 
 # --- What holds for both ----------------------------------------------------------------------------

@@ -68,13 +68,13 @@ Ids = Collection[str] | None  # of the evaluations that views show; None: of all
 Interval = tuple[float | None, float | None, float | None]
 
 
-def rows_of(clauses: str, only: Ids = None) -> list[Row]:
+def rows_of(clauses: str, only: Ids = None, **values: str) -> list[Row]:
     """Rows of `FROM <clauses>`, e.g. "gate WHERE n > 10".
 
-    `only`: ids of evaluations; views show these, and no others. Raises BadInput where there is no
-    warehouse yet.
+    `only`: ids of evaluations; views show these, and no others. `values`: of the parameters, such as
+    `$study`. Raises BadInput where there is no warehouse yet.
     """
-    return _as_rows(query_rows(f"SELECT * FROM {clauses}", only=only))
+    return _as_rows(query_rows(f"SELECT * FROM {clauses}", values, only=only))
 
 
 def named_rows(name: str, only: Ids, **values: str) -> list[Row]:
@@ -311,6 +311,13 @@ class Study:
         """
         ordered = f" ORDER BY {order}" if order else ""
         return rows_of(f"{table} WHERE evaluation_id IN {listed(self.board_ids)}{ordered}")
+
+    @cached_property
+    def seed_groups(self) -> dict[str, str]:
+        """The seed_group of each pair, by its evaluation at 4 bits."""
+        ids = listed({pair.evaluation_4bit for pair in self.pairs})
+        rows = rows_of(f"seed_group WHERE evaluation_id IN {ids}")
+        return {row.evaluation_id: row.seed_group for row in rows}
 
     @property
     def scored(self) -> list[Row]:

@@ -60,6 +60,16 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
     path = grid_path(name)
     raw = _read_toml(path)
 
+    # A further seed joins the study. What was claimed before its first result stays as it is.
+    keys = {item: item.partition("=")[0].strip() for item in overrides}
+    of_seeds = [item for item, key in keys.items() if key in ("seeds", "recipe.seeds")]
+    primary = raw.get("primary")
+    claim = None
+    names_seeds = isinstance(primary, dict) and "seeds" in primary
+    if of_seeds and names_seeds and not any(key.startswith("primary") for key in keys.values()):
+        claim = load_grid(name, [item for item in overrides if item not in of_seeds]).primary
+        del raw["primary"]
+
     # Before `[safety]` is handed to the recipes, so that its values can be changed, too.
     for item in overrides:
         _override(raw, item)
@@ -68,6 +78,8 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
     _inherit_safety(raw, path, overrides)
 
     grid = _validate(Grid, raw, path, overrides)
+    if claim is not None:
+        grid = grid.model_copy(update={"primary": claim})
     base_models = known_models(grid)
     for name in grid.models:
         if name not in base_models:

@@ -132,7 +132,7 @@ def test_a_model_that_loses_to_the_linear_one_is_told_so(monkeypatch):
             metric: Row(metric=metric, difference=difference, low=low, high=high)
             for metric, (difference, low, high) in zip(("macro_f1", "over_triage"), figures, strict=True)
         }
-        monkeypatch.setattr("flows.report.answer._compared", lambda pairs, metrics, rows=rows: rows)
+        monkeypatch.setattr("flows.report.answer.differences_of", lambda pairs, metrics, rows=rows: rows)
         assert against_linear(Row(evaluation_id="a"), Row(evaluation_id="b")).startswith(verdict)
 
 

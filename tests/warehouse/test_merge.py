@@ -138,9 +138,21 @@ def test_what_cannot_be_taken_over_is_a_sentence(landing, pack, tmp_path):
     seal_again(pack, {"kind": PACK})
     with pytest.raises(BrokenFolder, match="table 'prophecy', .* update triage"):
         merge(pack, tmp_path / "here")
-    (pack / "gate.parquet").write_bytes(b"short")
-    with pytest.raises(BrokenFolder, match=r"gate\.parquet is missing or has the wrong size"):
-        merge(pack, tmp_path / "here")
+
+
+@pytest.mark.parametrize("name", ["prediction.parquet", MANIFEST])
+def test_of_a_pack_with_a_flipped_bit_nothing_is_taken_over(name, landing, pack):
+    content = bytearray((pack / name).read_bytes())
+    for place in (0, len(content) // 2):
+        flipped = content.copy()
+        flipped[place] ^= 1
+        (pack / name).write_bytes(flipped)
+        before = digests(landing)
+        with pytest.raises(
+            BrokenFolder, match=rf"{name} .*\. Nothing was taken over; get the folder again, in a clone"
+        ):
+            merge(pack, landing)
+        assert digests(landing) == before
 
 
 def test_a_sweep_that_went_on_since_is_taken_over_again(tmp_path):

@@ -59,6 +59,7 @@ SELECT
     eight.evaluation_id AS evaluation_8bit,
     four.scoring_version,
     four.random_weights,
+    four.backend,
     four.finished_at AS finished_4bit,
     eight.finished_at AS finished_8bit,
     four.created_at AS created_4bit,

@@ -1,27 +1,48 @@
--- One row per base model, recipe, seed and set of cases: the latest of its equal pairs.
+-- One row per base model, recipe, seed, backend and set of cases: the latest of its equal pairs.
 --
 -- Random weights have a row of their own. Latest is the pair whose trainings finished last,
--- whichever one a sweep asked for last. studies are those that both sides belong to. In
+-- whichever one a sweep asked for last. Where some seeds of a recipe were trained again under other
+-- settings or by another version, their earlier pairs have rows, too, as long as the pair of another seed of their
+-- seed_group is the latest: an estimate keeps its seeds. studies are those that both sides belong to. In
 -- matched_pair_of(ids) both sides are among these evaluations.
 CREATE OR REPLACE MACRO matched_pair_of(ids) AS TABLE
-WITH latest AS (
+WITH aged AS (
+    SELECT
+        equal_pair.*,
+        seed_group,
+        row_number() OVER (
+            ORDER BY
+                least(finished_4bit, finished_8bit) DESC NULLS LAST,
+                greatest(finished_4bit, finished_8bit) DESC NULLS LAST,
+                equal_pair.scoring_version DESC,
+                least(created_4bit, created_8bit) DESC,
+                greatest(created_4bit, created_8bit) DESC,
+                evaluation_4bit DESC,
+                evaluation_8bit DESC
+        ) AS age
     FROM equal_pair
+    JOIN seed_group ON seed_group.evaluation_id = evaluation_4bit
     WHERE ids IS NULL
         OR (
             evaluation_4bit IN (SELECT unnest(ids::VARCHAR[]))
             AND evaluation_8bit IN (SELECT unnest(ids::VARCHAR[]))
         )
-    QUALIFY row_number() OVER (
-        PARTITION BY base_model, recipe, seed, evaluation_set, set_digest, random_weights
-        ORDER BY
-            least(finished_4bit, finished_8bit) DESC NULLS LAST,
-            greatest(finished_4bit, finished_8bit) DESC NULLS LAST,
-            scoring_version DESC,
-            least(created_4bit, created_8bit) DESC,
-            greatest(created_4bit, created_8bit) DESC,
-            evaluation_4bit DESC,
-            evaluation_8bit DESC
-    ) = 1
+),
+ranked AS (
+    SELECT
+        *,
+        age = min(age) OVER (
+            PARTITION BY base_model, recipe, seed, evaluation_set, set_digest, random_weights, backend
+        ) AS is_latest,
+        age = min(age) OVER (
+            PARTITION BY seed, evaluation_set, set_digest, random_weights, seed_group
+        ) AS is_latest_of_group
+    FROM aged
+),
+latest AS (
+    FROM ranked
+    QUALIFY is_latest_of_group
+        AND bool_or(is_latest) OVER (PARTITION BY evaluation_set, set_digest, random_weights, seed_group)
 ),
 origin AS (
     FROM evaluation_origin

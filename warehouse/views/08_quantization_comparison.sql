@@ -1,6 +1,6 @@
--- One row per test set, base model, recipe and seed: its latest 4-bit/8-bit pair.
+-- One row per 4-bit/8-bit pair of matched_pair: of each test set, base model, recipe, seed and backend the latest.
 --
--- The pairs are those of matched_pair. Every _diff is 4 bits minus 8 bits, paired by case.
+-- Every _diff is 4 bits minus 8 bits, paired by case.
 -- Accuracy, ED figures, macro F1, over-triage and loss are computed from predictions. _low and
 -- _high are 95 % intervals over groups, which leave out chance in training, and the verdicts say
 -- where they lie at a margin of 0.02; both are read from pair_metric. Accuracy and _argmax columns

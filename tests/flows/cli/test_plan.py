@@ -10,7 +10,10 @@ from flows.cli.plan import print_plan
 from flows.plan import PlannedCell, assumed_speeds, plan_cells, planned_cases
 from flows.selection import Narrowing, Selection, select
 from tasks.corpus import prepare
+from tasks.runtime.home import home
 from tests.place import shown
+from tests.warehouse.rows import land_arm
+from warehouse.load import load_all
 
 
 def planned(selection: Selection) -> list[PlannedCell]:
@@ -78,6 +81,17 @@ def test_a_plan_names_the_primary_claim_alone_where_the_grid_has_one(offline):
     start = "primary  tiny-llama baseline, 4bit against 8bit, seeds 42, 43: accuracy and ed_recall, margin 0.02; "
     assert line.startswith(start) and line.endswith(f"as {selection.grid.primary_claim.digest}")
     assert "primary " not in printed(select("smoke", only=Narrowing(bits=[4])))
+
+
+def test_a_seed_whose_results_came_from_another_machine_is_named_before_it_is_trained_again(offline):
+    recipe = {"recipe": "baseline", "learning_rate": 1e-3, "batch_size": 4, "rank": 4, "scale": 20.0, "iterations": 8}
+    land_arm(home() / "landing", "merged", cell_id="tiny-llama-4bit-baseline-s43", seed=43, **recipe)
+    load_all(home() / "landing")
+    only = Narrowing(models=["tiny-llama"], recipes=["baseline"])
+    told = "The warehouse has the results of seeds that this trains again (baseline: 43), since their adapters are on"
+    for override, is_told in (("seeds=[43]", True), ("seeds=[44]", False), ("recipe.seeds=[42, 43]", True)):
+        assert (told in printed(select("smoke", [override], only))) == is_told
+    assert told not in printed(select("smoke", ["seeds=[43]", "recipe.rank=8"], only)), "another experiment"
 
 
 def test_a_plan_says_cases_time_and_disk(offline, monkeypatch):

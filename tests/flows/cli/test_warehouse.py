@@ -14,9 +14,11 @@ from flows.cli.terminal import load_what_waits
 from flows.cli.warehouse import check, forget, merge, studies
 from flows.outcomes import evaluations_of_sweep
 from flows.report.rows import find_study
+from tasks.runtime.backend import versions
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
+from tasks.spec import ENGINE_VERSION
 from tests.place import made_once, shown
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
@@ -153,13 +155,41 @@ def test_results_are_merged_and_counted_and_what_is_refused_or_skipped_is_named(
     other = tmp_path / "other" / "landing"
     land(other, "e9", "t9")
     land(other, "e4", "cell4-a", bits=4, set_digest="set1")
-    assert printed(merge, other) == "Landing folders taken over and loaded: 2; here already: 2.\n"
+    assert printed(merge, other).startswith("Landing folders taken over and loaded: 2; here already: 2.\n")
     (other / "e9" / "gate.parquet").write_bytes(b"short")
     (other / "p1").mkdir()
     seal(other / "p1", {"id": "p1", "kind": "prophecy"})
     text = printed(merge, other)
     assert text.startswith("Landing folders taken over and loaded: 0; here already: 3.")
     assert "Skipped, since this version does not know the kind prophecy: 1." in text and "exit code 1" in text
+
+
+def test_a_merge_names_trainings_that_a_seed_of_this_machine_is_not_averaged_with_and_seeds_that_repeat(
+    printed, tmp_path
+):
+    here = {
+        "backend": "cpu",
+        "engine_version": ENGINE_VERSION,
+        "triage_version": "0.1.0",
+        "cell_id": "smol-4bit-r1-s42",
+    }
+    here |= {"mlx_version": versions()["mlx"], "mlx_lm_version": versions()["mlx-lm"]}
+    land_arm(home() / "landing", "own", **here)
+    land_arm(tmp_path / "mac", "mac", **(here | {"backend": "metal"}))
+    land_arm(tmp_path / "old", "old", **(here | {"engine_version": 1, "cell_id": "smol-4bit-r1-s43", "seed": 43}))
+
+    text = printed(merge, tmp_path / "mac")
+    assert (
+        "1 training on metal, not cpu as here, by triage 0.1.0: a seed that is trained here is not averaged with"
+        in text
+    )
+    assert (
+        "theirs but in the estimate of both backends.\nThere already, by other trainings: smol r1, seed 42. All" in text
+    )
+    text = printed(merge, tmp_path / "old")
+    assert f"by engine version 1, not {ENGINE_VERSION} as here, by triage 0.1.0: a seed that" in text
+    assert "averaged with theirs.\n" in text and "There already" not in text
+    assert query("SELECT count(*) AS n FROM experiment").n.tolist() == [3]
 
 
 # --- A file that is damaged, misplaced or held ---------------------------------------------------

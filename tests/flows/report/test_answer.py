@@ -126,7 +126,7 @@ def test_by_holm_a_verdict_falls_where_the_adjusted_p_does_not_support_it():
     p_values = {"ed_recall": 0.011, "over_triage": 0.02, "accuracy": 0.004, "ed_f2": None}
     rows = {metric: Row(metric=metric, verdict="not worse", p_value=p) for metric, p in p_values.items()}
     rows["ed_f2"].verdict = "cannot conclude"
-    sentences._adjust(list(rows.values()))
+    sentences.adjust(list(rows.values()))
     assert {metric: row.p_value for metric, row in rows.items()} == pytest.approx(
         {"accuracy": 0.016, "ed_recall": 0.033, "over_triage": 0.04, "ed_f2": None}
     )
