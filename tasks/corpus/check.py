@@ -569,11 +569,13 @@ def _try_split(
     try:
         split, apart, left_out = limited_sets(data, sources)
         if data.near_copies == "drop":
+            evaluation_sets = []
             for source in sources[1:]:
                 columns = source.columns
                 assert isinstance(columns, EvaluationSet)
                 cases = read_set(list(itertools.chain(*source.files.values())), columns)
-                check_apart(columns, cases, apart, sources)
+                evaluation_sets.append((columns, cases))
+            check_apart(evaluation_sets, apart, sources)
     except BadInput as error:
         # What lacks a label can still be an evaluation set.
         level: Level = "error" if all(learned[0].labels) else "warning"

@@ -166,6 +166,7 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
     sets, learned, left_out = limited_sets(data, sources)
     source_of = dict.fromkeys(sets, located)
     records = list(records_of(data)) if data.source == "embedded" else []
+    evaluation_sets = []
 
     for source in evaluation_sources:
         columns = source.columns
@@ -177,10 +178,11 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
         else:
             paths = itertools.chain.from_iterable(source.files.values())
             cases = read_set(list(paths), columns)
-        check_apart(columns, cases, learned, sources)
+        evaluation_sets.append((columns, cases))
         sets[columns.name] = cases
         source_of[columns.name] = source
 
+    check_apart(evaluation_sets, learned, sources)
     entries = {
         name: _write_set(folder / f"{name}.jsonl", cases, source_of[name])
         for name, cases in sets.items()

@@ -17,6 +17,7 @@ from tasks.corpus.case import (
     compared_digest,
     compared_group,
     from_json,
+    listed,
     several,
     text_digest,
     with_one_spelling,
@@ -213,26 +214,43 @@ def check_sets(sets: Sets, sources: Sources = ()) -> None:
     """Refuse the same text, id, group or near copies in two sets. Raises BadInput, which names all of
     them by file and line, or by set and id where `sources` has no file.
     """
-    if leaks := _leaks(sets, ("text", "id", "group"), sources):
+    pairs_of = {kind: _copies(sets) if kind == "text" else _pairs(sets, kind) for kind in LEAKS}
+    # Where a copy goes, so does its id.
+    copies = {(a, x.case_id, b) for a, x, b, y, _ in pairs_of["text"] if x.case_id == y.case_id}
+    pairs_of["id"] = [
+        pair for pair in pairs_of["id"] if (pair[0], pair[1].case_id, pair[2]) not in copies
+    ]
+    if leaks := _leaks(pairs_of, sources):
         raise BadInput(leaks)
 
 
 def check_apart(
-    evaluation_set: EvaluationSet, cases: Sequence[Case], learned: Sets, sources: Sources = ()
+    evaluation_sets: Sequence[tuple[EvaluationSet, Sequence[Case]]],
+    learned: Sets,
+    sources: Sources = (),
 ) -> None:
-    """Refuse a text, near copy or group of what models learn or choose thresholds from; the familiar
+    """Refuse texts, near copies and groups of what models learn or choose thresholds from; the familiar
     set is about groups of train.
 
     `learned`: its cases by the name for the error. Raises BadInput, as `check_sets` does.
     """
-    for name, of_name in learned.items():
-        is_kin = evaluation_set.is_familiar and name == "train"
-        sets = {name: of_name, evaluation_set.name: list(cases)}
-        if leaks := _leaks(sets, ("text",) if is_kin else ("text", "group"), sources):
-            raise BadInput(
-                f"The evaluation set {evaluation_set.name} ({evaluation_set.source}) is not apart "
-                f"from {name}: {leaks}"
-            )
+    pairs_of: dict[str, list[Pair]] = {"text": [], "group": []}
+    for (entry, cases), (name, of_name) in itertools.product(evaluation_sets, learned.items()):
+        sets = {name: of_name, entry.name: list(cases)}
+        pairs_of["text"] += _copies(sets)
+        if not (entry.is_familiar and name == "train"):
+            pairs_of["group"] += _pairs(sets, "group")
+
+    if leaks := _leaks(pairs_of, sources):
+        names = {name for pairs in pairs_of.values() for pair in pairs for name in pair[::2]}
+        leaking = [
+            f"{entry.name} ({entry.source})" for entry, _ in evaluation_sets if entry.name in names
+        ]
+        subject = "set {} is" if len(leaking) == 1 else "sets {} are"
+        raise BadInput(
+            f"The evaluation {subject.format(listed(leaking))} not apart from "
+            f"{listed([name for name in learned if name in names])}: {leaks}"
+        )
 
 
 # By what two sets may not share: how cases are compared, what is wrong, and what to do.
@@ -253,14 +271,8 @@ LEAKS: dict[str, tuple[Callable[[Case], str | None], str, str]] = {
 }
 
 
-def _leaks(sets: Sets, kinds: Sequence[str], sources: Sources) -> str:
-    """All that two sets share of these kinds, as sentences; empty where they share nothing."""
-    pairs_of = {kind: _copies(sets) if kind == "text" else _pairs(sets, kind) for kind in kinds}
-    if "id" in kinds:  # where a copy goes, so does its id
-        copies = {(a, x.case_id, b) for a, x, b, y, _ in pairs_of["text"] if x.case_id == y.case_id}
-        pairs_of["id"] = [
-            pair for pair in pairs_of["id"] if (pair[0], pair[1].case_id, pair[2]) not in copies
-        ]
+def _leaks(pairs_of: Mapping[str, Sequence[Pair]], sources: Sources) -> str:
+    """What two sets share, by its kind, as sentences; empty where they share nothing."""
     # By the set that a file holds, or the part that sets are split off.
     places = {
         (getattr(source.columns, "name", part), case.case_id): place(Path(path.name), number)

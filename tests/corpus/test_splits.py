@@ -129,9 +129,24 @@ def test_a_copy_with_other_signs_is_refused(text, copy):
     with pytest.raises(BadInput, match="The same text, .*case a of train"):
         check_sets({"train": [Case("a", text, "ED")], "test": [Case("b", copy, "ED")]})
     with pytest.raises(BadInput, match="outside"):
-        check_apart(OUTSIDE, [Case("b", copy, "ED")], {"train": [Case("a", text, "ED")]})
+        check_apart([(OUTSIDE, [Case("b", copy, "ED")])], {"train": [Case("a", text, "ED")]})
     check_sets({"train": [Case("a", text, "ED")], "test": [Case("b", OTHER, "HOME")]})
     with pytest.raises(BadInput, match="not apart from train: The same group .*case b of outside and case a of train"):
         check_apart(
-            OUTSIDE, [Case("b", OTHER, "ED", "condition  3")], {"train": [Case("a", text, "ED", "Condition 3")]}
+            [(OUTSIDE, [Case("b", OTHER, "ED", "condition  3")])], {"train": [Case("a", text, "ED", "Condition 3")]}
         )
+
+
+def test_what_evaluation_sets_share_with_each_learned_set_is_refused_at_once():
+    learned = {"train": [Case("a", ENGLISH, "ED")], "calibration": [Case("c", FRENCH, "ED", "g")]}
+    ward = EvaluationSet(name="ward", source="ward.csv")
+    of_ward = [Case("d", FRENCH, "ED"), Case("e", OTHER, "ED", "g")]
+    with pytest.raises(BadInput) as refused:
+        check_apart([(OUTSIDE, [Case("b", ENGLISH, "ED")]), (ward, of_ward)], learned)
+    sentence = str(refused.value)
+    start = "The evaluation sets outside (outside.jsonl) and ward (ward.csv) are not apart from train and calibration: "
+    copies = (
+        "(2): case b of outside and case a of train (100%); case d of ward and case c of calibration (100%); delete"
+    )
+    assert sentence.startswith(f"{start}The same text, or nearly it, is in two sets {copies}")
+    assert "The same group is in two sets (1): case e of ward and case c of calibration; keep" in sentence
