@@ -24,7 +24,7 @@ from warehouse.connect import reading
 from warehouse.landing import merge
 from warehouse.load import load_all
 
-RULES = {"argmax": "most probable label", "target_recall": "own threshold"}
+RULES = {"argmax": "most probable label", "target_recall": "own ED threshold"}
 _STYLE = (ROOT / "flows" / "report" / "style.css").read_text(encoding="utf-8")
 _DARK_STYLE = _STYLE.partition("prefers-color-scheme: dark")[2].partition("}")[0]
 DARK = dict(re.findall(r"--(\w+): (#\w+);", _DARK_STYLE))
@@ -41,8 +41,8 @@ def seeds_chart(database: Path) -> Chart:
         ).fetchall()
         cases = judged_cases(con, [id for _, *sides in pairs for id in sides])
 
-    lines = [({"line": f"seed {seed}", "series": "one training a side"}, [i]) for i, (seed, *_) in enumerate(pairs)]
-    lines.append(({"line": "together", "series": f"{len(pairs)} trainings a side"}, list(range(len(pairs)))))
+    lines = [({"line": f"seed {seed}", "series": "one seed"}, [i]) for i, (seed, *_) in enumerate(pairs)]
+    lines.append(({"line": "together", "series": f"{len(pairs)} seeds"}, list(range(len(pairs)))))
     marks: list[Mark] = []
     for row in differences(cases, lines, list(RULES), ["ed_recall"]):
         ends = [100 * row[name] for name in ("difference", "low", "high")]
