@@ -32,6 +32,7 @@ from tasks.runtime.children import run_child
 from tasks.runtime.device import noted, speed_key
 from tasks.runtime.errors import SourceUnavailable, TriageError
 from tasks.runtime.home import home
+from tasks.runtime.shared import shared_place
 from tasks.runtime.store import intact_manifest
 from tasks.spec import Data, EvaluationSet, ExperimentSpec, Grid
 from tasks.tuning.memory import pays, saving
@@ -211,7 +212,8 @@ def trained_elsewhere(selection: Selection) -> str | None:
     adds no seed to an estimate. None where there are none.
     """
     absent = {spec.cell_id: spec for spec in selection.cells if not finished_trainings(spec)}
-    if not absent or not warehouse_path().exists():
+    # Adapters are brought from a place that machines share.
+    if not absent or not warehouse_path().exists() or shared_place():
         return None
 
     statement = f"""

@@ -250,7 +250,7 @@ def run_sweep(
             refuse_pool(pool)
             check_cases(selection)
 
-        if note := trained_elsewhere(selection):
+        if pool is None and (note := trained_elsewhere(selection)):
             print_line(console, note, "bold yellow")
         experiments = counted(len(selection.cells), "experiment")
         print_line(console, f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ...")
