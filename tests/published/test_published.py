@@ -40,7 +40,7 @@ from warehouse.load import load_all
 from warehouse.query import query
 
 MOST_BYTES = {
-    "demo": 500_000, "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000, "demo_first": 100_000,
+    "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000,
 }  # fmt: skip
 FILES = sorted({entry["file"] for entry in TABLES})
 
@@ -85,7 +85,7 @@ def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_sid
 
     changes = (
         ("warehouse/published/README.md", "| recipe and figure |", "within 2 points", "worse"),
-        ("warehouse/published/first_run/README.md", "| the first demo's recipe |", "+0.", "+1."),
+        ("warehouse/published/first_run/README.md", "| pair of the first run |", "+0.", "+1."),
     )
     for file, first, shown, other in changes:
         text = (tmp_path / file).read_text(encoding="utf-8")

@@ -33,7 +33,7 @@ from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
 from warehouse.schema import FACTS
 
-Study = Literal["demo", "study", "study_gemma", "registered"]  # the processors of the other folders are gone
+Study = Literal["study", "study_gemma", "registered"]  # the processor of first_run is gone
 PACKED = ("study", "study_gemma")
 REGISTERED = "registered"
 SETS = (
