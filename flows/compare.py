@@ -9,7 +9,8 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from flows.report.page import refreshed_report
-from flows.report.rows import studied
+from flows.report.rows import Sealed, studied
+from flows.report.seal import progress
 from flows.report.sections import comparison_markdown
 from warehouse.connect import snapshot, warehouse_path
 
@@ -31,8 +32,11 @@ def publish_comparison(ids: Collection[str] | None, study: str | None = None) ->
     """
     markdown = comparison_markdown([])
     if warehouse_path().exists():
-        with snapshot():
-            markdown = comparison_markdown(studied(study, only=ids))
+        try:
+            with snapshot():
+                markdown = comparison_markdown(studied(study, only=ids))
+        except Sealed as sealed:
+            markdown = "\n\n".join(progress(sealed.claim))
 
     # Outside the snapshot, which keeps writers out: the server may take its time.
     create_markdown_artifact(

@@ -772,22 +772,22 @@ CREATE TABLE look (
     precision VARCHAR,
     max_megabytes DOUBLE,
     objective VARCHAR NOT NULL,
-    ranked VARCHAR NOT NULL,
+    ranked VARCHAR,
     candidates INTEGER NOT NULL CHECK (candidates > 0),
-    evaluation_id VARCHAR NOT NULL,
-    training_id VARCHAR NOT NULL,
-    value DOUBLE NOT NULL,
-    valid_digest VARCHAR NOT NULL,
-    set_digest VARCHAR NOT NULL
+    evaluation_id VARCHAR,
+    training_id VARCHAR,
+    value DOUBLE,
+    valid_digest VARCHAR,
+    set_digest VARCHAR
 );
-COMMENT ON TABLE look IS 'One row per `triage best`: what was asked, what was ranked on `valid`, and the model whose test figures were shown.';
+COMMENT ON TABLE look IS 'One row per `triage best`: what was asked, what was ranked on `valid`, and the model whose test figures were shown. And one per sealed claim that was opened, which ranks nothing.';
 COMMENT ON COLUMN look.look_id IS 'names the look';
 COMMENT ON COLUMN look.looked_at IS 'when the test figures were shown, UTC';
 COMMENT ON COLUMN look.precision IS 'the precision that was asked for; NULL: any';
 COMMENT ON COLUMN look.max_megabytes IS 'most bytes of stored weights that were asked for, in 10^6; NULL: any';
-COMMENT ON COLUMN look.objective IS 'the figure on `valid` that the models were ranked by';
+COMMENT ON COLUMN look.objective IS 'the figure on `valid` that the models were ranked by; ''primary claim'' and its digest where one was opened';
 COMMENT ON COLUMN look.ranked IS 'training_id and value of each model, the best first, as JSON';
-COMMENT ON COLUMN look.candidates IS 'models that were ranked';
+COMMENT ON COLUMN look.candidates IS 'models that were ranked, or of which figures are shown from then on';
 COMMENT ON COLUMN look.evaluation_id IS 'the evaluation of the chosen model on the test set';
 COMMENT ON COLUMN look.training_id IS 'the training of the chosen model';
 COMMENT ON COLUMN look.value IS 'the objective of the chosen model on `valid`';

@@ -28,6 +28,7 @@ from flows.report.rows import (
     Row,
     by_common_rules,
     by_test_set,
+    claims_of,
     evaluation_ids,
     find_study,
     leaderboard_rows,
@@ -83,6 +84,7 @@ def best(
     if found is None:
         raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")
     name = found.study
+    claims_of(name)
     board = leaderboard_rows(evaluation_ids(name))
     ranking, left_out = rank(candidates(board, name, precision, max_megabytes), by, over_triage)
     chosen = {(row.source_training_id, row.precision) for row in board if row.moved_rules != KEPT}

@@ -20,15 +20,21 @@ from flows.cli.terminal import (
 from flows.report.answer import Answer, answer
 from flows.report.figures import disclaimer
 from flows.report.models import first_table
+from flows.report.rows import Sealed, studied, study_note
 from flows.report.rows import Study as StudyRows
-from flows.report.rows import studied, study_note
+from flows.report.seal import open_claim, progress
 from flows.report.sections import ASKED, tables_of
 from flows.report.table import Table, print_table
+from tasks.runtime.errors import BadInput
 from warehouse.connect import snapshot
 
 MOST_MODELS = 20  # lines on a terminal; output into a file or a pipe has all of them
 WIDE = 100  # characters from which on a figure has a digit more
 
+Open = Annotated[
+    bool,
+    typer.Option("--open", help="open a sealed study, which is recorded: all its seeds are judged"),
+]
 Everything = Annotated[bool, typer.Option("--all", help="print every table")]
 Models = Annotated[bool, typer.Option("--models", help="also every figure, and all baselines")]
 Pairs = Annotated[bool, typer.Option("--pairs", help="also 4 minus 8 bits, by recipe and training")]
@@ -52,18 +58,31 @@ def compare(
     flips: Flips = False,
     fidelity: Fidelity = False,
     show_all: Everything = False,
+    open_it: Open = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare 4-bit with 8-bit experiments of a study: the answer, and a line a model."""
     chosen = (models, pairs, gates, rules, calibration, review, flips, fidelity)
     asked = [name for name, is_asked in zip(ASKED, chosen, strict=True) if is_asked]
+    if open_it:
+        refresh_warehouse()
+        try:
+            studied(study)
+        except Sealed as sealed:
+            open_claim(sealed.claim)
+        else:
+            raise BadInput("This study is not sealed; leave out --open.")
     if not as_json:
         print_study(console, study, prevalence, None if show_all else asked)
         return
 
     refresh_warehouse()
+    details: list[str] = []
     with snapshot():
-        studies = studied(study, prevalence)
+        try:
+            studies = studied(study, prevalence)
+        except Sealed as sealed:
+            study, studies, details = sealed.claim.study, [], progress(sealed.claim)
         found_answer = answer(studies[0]) if studies else None
         sets = [
             {
@@ -78,7 +97,7 @@ def compare(
         {
             "study": studies[0].name if studies else study,
             "answer": found_answer.sentence if found_answer else None,
-            "details": found_answer.details if found_answer else [],
+            "details": found_answer.details if found_answer else details,
             "test_sets": sets,
         }
     )
@@ -98,7 +117,13 @@ def print_study(
     refresh_warehouse()
     # Of one moment, though a sweep may land results; printed outside, as writers wait meanwhile.
     with snapshot():
-        studies = studied(name, prevalence)
+        try:
+            studies = studied(name, prevalence)
+        except Sealed as sealed:
+            for line in progress(sealed.claim):
+                print_line(console, line)
+            return
+
         if studies:
             study = studies[0]
             if prevalence is not None and asked is not None:

@@ -87,6 +87,13 @@ def _why_absent(experiment: str, cells: Sequence[str]) -> str:
         if path.name.startswith(experiment):
             return f"{path.name} is not finished yet; run its sweep to the end."
 
+    sealed = rows_of(
+        "sealed_evaluation JOIN evaluation USING (evaluation_id) "
+        f"WHERE starts_with(evaluation_id, {quoted(experiment)}) OR starts_with(training_id, {quoted(experiment)})"
+    )
+    for row in sealed:
+        return f"{experiment} is of the study {row.study}, which is sealed; `triage compare {row.study}` says how far it is."
+
     sentence = f"The warehouse holds no finished experiment {experiment!r}"
     if not cells:
         return f"{sentence}, and no other yet; run `triage sweep demo` first."

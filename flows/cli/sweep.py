@@ -36,7 +36,8 @@ from flows.plan import finished_trainings, trained_elsewhere
 from flows.report.answer import answer
 from flows.report.figures import counted, disclaimer
 from flows.report.page import place_of_report
-from flows.report.rows import studied
+from flows.report.rows import Sealed, studied
+from flows.report.seal import progress
 from flows.selection import (
     EVERYTHING,
     Narrowing,
@@ -306,7 +307,13 @@ def _end(
 def print_results(console: Console, study: str, ids: Collection[str]) -> None:
     """Print the answer that the evaluations `ids` of a study give, and where the rest is."""
     bring_up_to_date()
-    studies = studied(study, only=ids)
+    try:
+        studies = studied(study, only=ids)
+    except Sealed as sealed:
+        for sentence in progress(sealed.claim):
+            print_line(console, sentence)
+        return
+
     if not studies:
         print_line(console, NOTHING)
         return

@@ -24,6 +24,7 @@ from flows.report.sections import SECTIONS
 from flows.report.table import WORDS, Chart
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
+from warehouse.connect import quoted
 
 EVERYTHING = "all results"  # the name where the warehouse knows no study
 
@@ -163,11 +164,13 @@ def refreshed_report(study: str) -> tuple[Path | None, str]:
     sentence why there is none. Never raises.
 
     A study on random weights alone, such as that of the grid `smoke`, tests an installation and
-    gets no report by itself: neither a place nor a sentence.
+    gets no report by itself, nor does a sealed one: neither a place nor a sentence.
     """
     path = report_path(study)
     try:
-        if not has_real_models(study):
+        if not has_real_models(study) or rows_of(
+            f"primary_claim WHERE study = {quoted(study)} AND sealed"
+        ):
             return None, ""
         if is_current(study):
             return path, ""

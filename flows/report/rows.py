@@ -275,6 +275,26 @@ def find_study(name: str | None = None) -> Row | None:
     return by_name[name]
 
 
+class Sealed(BadInput):
+    """The claim of a study is sealed: none of its models has a figure yet."""
+
+    def __init__(self, claim: Row) -> None:
+        super().__init__(
+            f"The study {claim.study} is sealed, so no figure of its models is shown; `triage compare "
+            f"{claim.study}` says how far it is."
+        )
+        self.claim = claim
+
+
+def claims_of(study: str) -> list[Row]:
+    """The row of primary_claim, if the study has one. Raises Sealed."""
+    claims = rows_of(f"primary_claim WHERE study = {quoted(study)}")
+    for claim in claims:
+        if claim.sealed:
+            raise Sealed(claim)
+    return claims
+
+
 @dataclass(frozen=True)
 class Study:
     """A study on one test set: what every table and chart is made from.
@@ -346,14 +366,14 @@ def studied(
     that of `find_study`, or everything where there is none. Empty where nothing has finished.
 
     `only`: these evaluations of the study alone, as those of one sweep; recipes are the study's.
-    Raises BadInput for an unknown study and for a prevalence that is no share.
+    Raises BadInput for an unknown study and for a prevalence that is no share; Sealed.
     """
     check_prevalence(prevalence)
     # A sweep that was killed may have landed no study yet.
     known = only is None or any(row.study == name for row in study_rows())
     found = find_study(name) if known else None
     ids = evaluation_ids(found.study) if found else None
-    claims = rows_of(f"primary_claim WHERE study = {quoted(found.study)}") if found else []
+    claims = claims_of(found.study) if found else []
     shown_ids = ids if only is None else only
     boards = by_test_set(leaderboard_rows(shown_ids))
     pairs = rows_of("quantization_comparison", shown_ids) if boards else []

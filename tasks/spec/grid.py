@@ -111,6 +111,11 @@ class Primary(Strict):
         description="`holm`: a figure is not worse only if its one-sided p, adjusted for all claimed"
         " figures, is below 0.025",
     )
+    sealed: Annotated[bool, OMITTED_AT_DEFAULT] = Field(
+        default=False,
+        description="show no figure of its models before all seeds are judged and `triage compare STUDY"
+        " --open` has recorded that it is opened",
+    )
     # What a claim of an earlier version is about.
     threshold: Annotated[Literal["kept", "chosen_again", "both"], OMITTED_AT_DEFAULT] = Field(
         default="kept",
@@ -310,6 +315,11 @@ class Grid(Strict):
                 f"primary.sides: {[*primary.sides]} cannot be compared; name a precision of the "
                 f"grid or of scoring.move_adapters, and another that the grid trains at "
                 f"({', '.join(trained)}), {WITHOUT_CLAIM}"
+            )
+        if primary.sealed and primary.sides[0] not in trained:
+            raise ValueError(
+                f"primary.sealed: adapters are moved to {primary.sides[0]}, and a seal is of trained models; "
+                "leave the key out"
             )
         if primary.threshold != KEPT and primary.sides[0] in trained:
             raise ValueError(

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from flows.report.rows import rows_of
 from flows.selection import moves_of, select
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -293,7 +294,8 @@ def write(study: Annotated[Study, typer.Argument(help="study of this home")]) ->
             typer.echo(f"seed {seed}: {landed} of {planned} evaluations, {state}")
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         typer.echo(f"{place}: {size / 1e6:.2f} MB")
-        return
+        if rows_of(f"primary_claim WHERE study = {quoted(study)} AND sealed"):
+            return
 
     publish(study, FOLDER / study)
     if study in PACKED:

@@ -1,6 +1,6 @@
 -- One row per evaluation of a completed training: its settings, results and resources.
 --
--- An evaluation whose scores were judged again is left out. The results are those of the primary
+-- An evaluation whose scores were judged again is left out, and one that is sealed. The results are those of the primary
 -- rule, but accuracy is that of the argmax. Memory and time are those of this training on its
 -- machine; quantization_comparison compares 4 with 8 bits. The precision 'unpacked Q4_1' is bfloat16
 -- of weights that were quantised before they were fetched. dataset_digest is that of the judged
@@ -90,6 +90,7 @@ SELECT
     o.dataset
 FROM evaluation AS e
 ANTI JOIN judged_again ON judged_again.evaluation_id = e.evaluation_id
+ANTI JOIN sealed_evaluation ON sealed_evaluation.evaluation_id = e.evaluation_id
 JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
 LEFT JOIN evaluation_origin AS o ON o.evaluation_id = e.evaluation_id
 LEFT JOIN wide ON wide.evaluation_id = e.evaluation_id

@@ -22,11 +22,17 @@ latest AS (
             '{
                 "base_model": "VARCHAR", "recipe": "VARCHAR", "sides": ["VARCHAR"],
                 "figures": ["VARCHAR"], "margin": "DOUBLE", "seeds": ["BIGINT"],
-                "further_seeds": ["BIGINT"], "adjust": "VARCHAR", "threshold": "VARCHAR"
+                "further_seeds": ["BIGINT"], "adjust": "VARCHAR", "threshold": "VARCHAR",
+                "sealed": "BOOLEAN"
             }'
         ) AS claim
     FROM claiming
     GROUP BY study
+),
+opening AS (
+    SELECT study, objective, min(looked_at) AS opened_at
+    FROM look
+    GROUP BY study, objective
 ),
 result AS (
     SELECT study, min(created_at) AS first_at
@@ -37,7 +43,7 @@ result AS (
     GROUP BY study
 )
 SELECT
-    study,
+    latest.study,
     sweep_id,
     claim.base_model,
     claim.recipe,
@@ -49,13 +55,16 @@ SELECT
     coalesce(claim.further_seeds, []) AS further_seeds,
     coalesce(claim.adjust, 'none') AS adjust,
     coalesce(claim.threshold, 'kept') AS threshold,
+    coalesce(claim.sealed AND opened_at IS NULL, false) AS sealed,
+    opened_at,
     digest,
     registered_at,
     -- Evaluations have whole seconds: one of the same second may be later.
     coalesce(first_at < date_trunc('second', registered_at), false) AS changed_after_results
 FROM latest
 LEFT JOIN result USING (study)
-ORDER BY study;
+LEFT JOIN opening ON opening.study = latest.study AND objective = 'primary claim ' || digest
+ORDER BY latest.study;
 
 COMMENT ON COLUMN primary_claim.side IS 'the precision that the claim is about';
 COMMENT ON COLUMN primary_claim.reference IS 'the precision that it is compared with; a side that the grid does not train at has the adapters of this one, moved';
@@ -65,6 +74,8 @@ COMMENT ON COLUMN primary_claim.seeds IS 'seeds whose trainings the claim is abo
 COMMENT ON COLUMN primary_claim.further_seeds IS 'seeds that may join: once one has, the claim is about all of them';
 COMMENT ON COLUMN primary_claim.adjust IS '''holm'': a figure is not worse only if its one-sided p, adjusted for all claimed figures, is below 0.025; else ''none''';
 COMMENT ON COLUMN primary_claim.threshold IS 'of moved adapters: ''kept'', ''chosen_again'' on calibration at the precision, or ''both'', a sentence for each';
+COMMENT ON COLUMN primary_claim.sealed IS 'whether its models are left out of every view, until it is opened';
+COMMENT ON COLUMN primary_claim.opened_at IS 'when `triage compare STUDY --open` opened it, UTC; NULL where nothing did';
 COMMENT ON COLUMN primary_claim.digest IS 'first 12 hex digits of the SHA-256 of the claim as canonical JSON';
 COMMENT ON COLUMN primary_claim.registered_at IS 'when the first of the sweeps with this claim started, UTC; before its first evaluation';
 COMMENT ON COLUMN primary_claim.changed_after_results IS 'whether an evaluation of a trained model of the study is older than the registration: the claim was made or changed after results existed';

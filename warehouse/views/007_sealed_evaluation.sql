@@ -1,0 +1,18 @@
+-- One row per evaluation of a model that a sealed claim is about: evaluation_summary, and every view on it, leaves them out.
+--
+-- They are those of the claim's base model and recipe by its seeds, on any set and at any precision, moved adapters included. The
+-- tables prediction, metric and others hold them all the same: who looks there has looked, and says so.
+CREATE OR REPLACE VIEW sealed_evaluation AS
+WITH claimed AS (
+    SELECT study, base_model, recipe, unnest(seeds || further_seeds) AS seed
+    FROM primary_claim
+    WHERE sealed
+)
+SELECT claimed.study, e.evaluation_id
+FROM evaluation AS e
+JOIN experiment AS x ON x.training_id = e.training_id
+JOIN experiment AS trained ON trained.training_id = coalesce(x.source_training_id, x.training_id)
+JOIN claimed
+    ON claimed.base_model = trained.base_model
+    AND claimed.recipe = trained.recipe
+    AND claimed.seed = trained.seed;
