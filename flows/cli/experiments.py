@@ -77,6 +77,12 @@ def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Row]:
 
 def _why_absent(experiment: str, cells: Sequence[str]) -> str:
     """Why no finished experiment has this name, and which have another."""
+    sealed = rows_of(
+        "sealed_evaluation JOIN evaluation USING (evaluation_id) "
+        f"WHERE starts_with(evaluation_id, {quoted(experiment)}) OR starts_with(training_id, {quoted(experiment)})"
+    )
+    for row in sealed:
+        return f"{experiment} is of the study {row.study}, which is sealed; `triage compare {row.study}` says how far it is."
     unfinished = rows_of(
         f"experiment WHERE starts_with(training_id, {quoted(experiment)}) AND status <> 'completed'"
     )
@@ -86,13 +92,6 @@ def _why_absent(experiment: str, cells: Sequence[str]) -> str:
     for path in (home() / "experiments").glob("*/"):
         if path.name.startswith(experiment):
             return f"{path.name} is not finished yet; run its sweep to the end."
-
-    sealed = rows_of(
-        "sealed_evaluation JOIN evaluation USING (evaluation_id) "
-        f"WHERE starts_with(evaluation_id, {quoted(experiment)}) OR starts_with(training_id, {quoted(experiment)})"
-    )
-    for row in sealed:
-        return f"{experiment} is of the study {row.study}, which is sealed; `triage compare {row.study}` says how far it is."
 
     sentence = f"The warehouse holds no finished experiment {experiment!r}"
     if not cells:

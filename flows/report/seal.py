@@ -34,7 +34,7 @@ def progress(claim: Row) -> list[str]:
     lines = [
         f"The study {claim.study} is sealed: {len(pairs)} of {counted(count, 'seed')} of "
         f"{claim.base_model} {claim.recipe} are judged at {claim.side} and {claim.reference}, and no "
-        "figure of its models is shown before all are."
+        "figure of its models is shown before all are and it is opened."
     ]
     if missing:
         seeds = ", ".join(map(str, missing))

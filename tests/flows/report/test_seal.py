@@ -74,7 +74,7 @@ def test_a_sealed_study_shows_its_progress_then_what_seeds_differ_by_and_its_fig
     progress = is_sealed(ids, capsys)
     assert progress.splitlines() == [
         "The study sealed is sealed: 2 of 3 seeds of smol tuned are judged at 4bit and 8bit, and no figure of its models is "
-        "shown before all are.",
+        "shown before all are and it is opened.",
         "Missing: 3. The same sweep goes on with them.",
     ]
     with pytest.raises(BadInput, match="2 of 3 seeds .* Missing: 3"):
