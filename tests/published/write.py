@@ -235,6 +235,8 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
     A pack of a seed is written once, so that a history of commits holds each case once.
     """
     selection = select(grid)
+    if (claim := selection.grid.primary_claim) and claim.further_seeds:  # which a command may add
+        selection = select(grid, [f"seeds={[*claim.seeds, *claim.further_seeds]}"])
     planned: dict[int, int] = {}
     for spec in selection.cells:
         moves = moves_of(selection.grid, spec, selection.variants)
