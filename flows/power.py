@@ -300,7 +300,11 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
         return
 
     training = ""
-    if seeds == 1:
+    # One seed is enough where the same adapters are on both sides.
+    is_moved = seeds == 1 and claim.sides != Primary.model_fields["sides"].default
+    if is_moved:
+        shown += ", of these adapters alone"
+    elif seeds == 1:
         shown += ", of these trained models alone: chance in training is not known"
         training = ", chance in training included,"
     origin = " and ".join(dict.fromkeys(sources))
@@ -309,7 +313,8 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
         f"if {' and '.join(claim.sides)} are equal, the chance to conclude "
         f'"not worse by {100 * claim.margin:g} points" is {" and ".join(chances)}.'
     )
-    yield f"a chance of {100 * POWER:g} %{training} takes {', and '.join(takes)}."
+    if not is_moved:
+        yield f"a chance of {100 * POWER:g} %{training} takes {', and '.join(takes)}."
 
 
 def print_power(console: Console, selection: Selection, folder: Path | None) -> None:

@@ -199,5 +199,7 @@ def test_cases_of_ones_own_are_counted_with_their_groups_or_without(tmp_path):
     (tmp_path / "own.csv").write_text("text,label,group\n" + "".join(rows))
     source = f'source = "{tmp_path / "own.csv"}"'
     assert re.search(r"1 seed, \d+ groups: ", printed("demo", f'data={{ {source}, group_column = "group" }}'))
+    demo = printed("demo")
+    assert "of these adapters alone" in demo and "chance in training" not in demo, "they are the same on both sides"
     (tmp_path / "own.csv").write_text("text,label,other\n" + "".join(rows))
     assert re.search(r"1 seed, \d+ cases: ", printed("demo", f"data={{ {source} }}"))
