@@ -34,7 +34,7 @@ from tasks.tuning.rows import weights_columns
 
 
 @step("baselines", delay=2)
-def baselines(scoring: Scoring, data: Path, vital_signs: bool) -> list[str]:
+def baselines(scoring: Scoring, data: Path, vital_signs: bool = False) -> list[str]:
     """evaluation_ids of always_gp, always_ed and linear on a dataset's test set and on the grid's
     further sets. `vital_signs`: whether linear reads them in words.
 

@@ -28,7 +28,7 @@ from tasks.runtime.home import home
 
 # SmolLM2-135M: 30 blocks of 576 x (576 + 192 + 192 + 576) + 3 x 576 x 1536 weights.
 BLOCK = 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
-TRAIN, VALID, JUDGED = 500, 30, 100 + 200  # cases of the demo
+TRAIN, VALID, JUDGED = 400, 30, 80 + 160  # cases of the demo
 CASES = TRAIN + VALID + JUDGED
 PASSES = ("recipe.dropout=0.05", "scoring.mc_cases=30")
 
@@ -44,7 +44,7 @@ def test_operations_are_those_of_the_blocks_counted_by_hand():
     """The demo trains 1 of 30 blocks, and moves each adapter to mxfp4; with dropout it drops out on 30 cases."""
     demo = select("demo", [*PASSES])
     quick, quick_safe = [operations(spec, set_sizes(demo.grid)) for spec in demo.cells[:2]]
-    updates = 2 * 320 * (50 + 8 * 70)
+    updates = 2 * 256 * (50 + 8 * 70)
     checks = 70 * 1 * VALID
     passes = 50 * 30
     parts = {"training": updates + checks, "scoring": 70 * JUDGED, "dropout": 70 * passes}
