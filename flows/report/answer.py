@@ -143,12 +143,12 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
             (of_recipe[metric] for of_recipe in recipes for metric in FIGURES),
             key=lambda row: abs(row.difference or 0),
         )
-        sentence = (
-            f"Nothing can be said about 4 bits against 8 bits, since {why} in every pair; the "
-            f"largest difference is {in_points(row, ' points')} in {NAMES[row.metric]} "
+        largest = (
+            f"The largest difference is {in_points(row, ' points')} in {NAMES[row.metric]} "
             f"({row.base_model} {row.recipe})."
         )
-        return Answer(sentence, details, primary_of(row, study))
+        sentence = f"Nothing can be said about 4 bits against 8 bits, since {why}."
+        return Answer(sentence, [largest, *details], primary_of(row, study))
 
     # A claim of other precisions follows, and is what the study is about.
     is_followed = study.claim is not None
