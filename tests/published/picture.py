@@ -1,6 +1,7 @@
-"""Draw the README's picture from the published study: `uv run python -m tests.published.picture`.
+"""Draw the READMEs' pictures from the published rows: `uv run python -m tests.published.picture`.
 
-Three trainings a side of one recipe, 4 minus 8 bits, one by one and together, in the colours of a light and of a dark page.
+`seeds`: three trainings a side of one recipe, 4 minus 8 bits, one by one and together. `moved`, once its rows are published:
+adapters at other precisions, with the threshold kept and chosen again. Each in the colours of a light and of a dark page.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from tests.published.figures import FOLDER
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.crossed import MARGIN
 from warehouse.comparison.differences import differences
+from warehouse.comparison.pools import adapter_rows
 from warehouse.connect import reading
-from warehouse.landing import merge
+from warehouse.landing import is_pack, merge
 from warehouse.load import load_all
 
 RULES = {"argmax": "most probable label", "target_recall": "own ED threshold"}
@@ -30,6 +32,9 @@ _DARK_STYLE = _STYLE.partition("prefers-color-scheme: dark")[2].partition("}")[0
 DARK = dict(re.findall(r"--(\w+): (#\w+);", _DARK_STYLE))
 COLOURS: Mapping[str, Mapping[str, str]] = {"light": LIGHT, "dark": DARK}
 HEADING = "ED recall of the recipe `tuned` over three seeds"
+HEADING_MOVED = "Adapters of the recipe `tuned`, trained at 8 bits, at other precisions"
+PRECISION_NAMES = {"6bit": "6 bits", "nvfp4": "nvfp4", "mxfp4": "mxfp4"}
+FIGURE_NAMES = {"ed_recall": "ED recall", "over_triage": "over-triage"}
 
 
 def seeds_chart(database: Path) -> Chart:
@@ -53,18 +58,45 @@ def seeds_chart(database: Path) -> Chart:
     return Chart("dots", "", marks, {"axis": axis, "lines": [0], "margin": 100 * MARGIN})
 
 
+def moved_chart(database: Path) -> Chart:
+    """Adapters that were trained at 8 bits, at other precisions minus at 8 bits, in points: the mean over seeds by precision
+    and by whether the threshold is kept or chosen again.
+    """
+    marks: list[Mark] = []
+    for row in adapter_rows(reference="8bit", database=database):
+        precision = PRECISION_NAMES.get(row["precision"])
+        if row["rule"] != "target_recall" or row["metric"] not in FIGURE_NAMES or precision is None:
+            continue
+        threshold = "chosen again" if row["adapter"].endswith("chosen again") else "kept"
+        ends = [100 * row[name] for name in ("difference", "low", "high")]
+        label = f"{precision}\nthreshold {threshold}"
+        marks.append({"label": label, "series": FIGURE_NAMES[row["metric"]], **along("x", tuple(ends))})
+
+    # In the order of the names, and both thresholds of a precision together.
+    order = list(PRECISION_NAMES.values())
+    marks.sort(key=lambda mark: (order.index(mark["label"].partition("\n")[0]), "again" in mark["label"]))
+    axis = {"title": "moved minus at 8 bits, points"}
+    return Chart("dots", "", marks, {"axis": axis, "lines": [0], "margin": 100 * MARGIN})
+
+
+PICTURES = {"study": ("seeds", HEADING, seeds_chart), "moved": ("moved", HEADING_MOVED, moved_chart)}
+
+
 def write() -> None:
-    """Draw the README's picture from the published study."""
-    with TemporaryDirectory() as name:
-        landing = Path(name, "landing")
-        merge(FOLDER / "study", landing)
-        load_all(landing, Path(name, "triage.duckdb"))
-        chart = seeds_chart(Path(name, "triage.duckdb"))
-    svg = drawn(chart)
-    for theme, colours in COLOURS.items():
-        path = FOLDER / "study" / f"seeds-{theme}.svg"
-        path.write_text(as_file(svg, chart.alt(HEADING), colours), encoding="utf-8")
-        typer.echo(f"Written: {path}")
+    """Draw the pictures of what is published."""
+    for study, (picture, heading, chart_of) in PICTURES.items():
+        if not is_pack(FOLDER / study / "landing"):
+            continue
+        with TemporaryDirectory() as name:
+            landing = Path(name, "landing")
+            merge(FOLDER / study, landing)
+            load_all(landing, Path(name, "triage.duckdb"))
+            chart = chart_of(Path(name, "triage.duckdb"))
+        svg = drawn(chart)
+        for theme, colours in COLOURS.items():
+            path = FOLDER / study / f"{picture}-{theme}.svg"
+            path.write_text(as_file(svg, chart.alt(heading), colours), encoding="utf-8")
+            typer.echo(f"Written: {path}")
 
 
 if __name__ == "__main__":

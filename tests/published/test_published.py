@@ -15,9 +15,9 @@ from scipy import stats
 
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
-from tests.published import independent
+from tests.published import independent, write
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
-from tests.published.picture import COLOURS, HEADING, seeds_chart
+from tests.published.picture import COLOURS, HEADING, moved_chart, seeds_chart
 from tests.published.write import (
     AGAINST_LINEAR,
     PRECISION_MEANS,
@@ -333,6 +333,32 @@ def test_the_primary_figures_of_the_published_study_are_those_of_the_independent
     names = ("difference", "low", "high", "freedom", "p", "4bit", "8bit", "seeds", "groups")
     for metric, *row in rows:
         assert [figures[metric][name] for name in names] == pytest.approx(row, abs=1e-6, rel=0), metric
+
+
+def test_the_picture_of_moved_adapters_shows_what_a_kept_threshold_loses(tmp_path):
+    """From a pack of what a home landed."""
+    for seed in (1, 2):
+        place = {"arm": f"s{seed}-", "seed": seed}
+        land_at(tmp_path / "landing", "8bit", noisy(seed, 0.95), **place)
+        for again, right in ((False, 0.2), (True, 0.9)):
+            land_at(tmp_path / "landing", "mxfp4", noisy(seed + 5, right), moved_from="8bit", again=again, **place)
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    (tmp_path / "moved").mkdir()
+    write.publish_moved(tmp_path / "moved", tmp_path / "landing", tmp_path / "w.duckdb")
+    merge(tmp_path / "moved", tmp_path / "again")
+    load_all(tmp_path / "again", tmp_path / "again.duckdb")
+
+    marks = moved_chart(tmp_path / "again.duckdb").marks
+    recall = {mark["label"]: mark["x"] for mark in marks if mark["series"] == "ED recall"}
+    kept, again = "mxfp4\nthreshold kept", "mxfp4\nthreshold chosen again"
+    assert list(recall) == [kept, again] and recall[kept] < recall[again]
+    rows = pq.read_table(tmp_path / "moved" / "adapters.parquet").to_pylist()
+    (row,) = (
+        row
+        for row in rows
+        if (row["adapter"], row["rule"], row["metric"]) == ("from 8bit", "target_recall", "ed_recall")
+    )
+    assert 100 * row["difference"] == recall[kept] and row["seeds"] == 2
 
 
 def test_intervals_of_the_published_study_are_those_of_an_independent_recomputation(published_file):

@@ -34,9 +34,10 @@ from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
 from warehouse.schema import FACTS
 
-Study = Literal["study", "study_gemma", "registered"]  # the processor of first_run is gone
+Study = Literal["study", "study_gemma", "registered", "moved"]  # the processor of first_run is gone
 PACKED = ("study", "study_gemma")
 REGISTERED = "registered"
+MOVED = "moved"  # a home with adapters of 8 bits and what they are at other precisions, and no other training
 SETS = (
     "test",
     "test_familiar",
@@ -257,6 +258,15 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
     return {seed: (landed[seed], planned[seed]) for seed in planned}
 
 
+def publish_moved(folder: Path, landing: Path, database: Path | None = None) -> None:
+    """Write every landing folder of this home as a pack, and how its adapters differ from themselves at 8 bits, over
+    trainings and groups of cases.
+    """
+    add_to_pack([path.name for path in landing_folders(landing)], folder / "landing", landing)
+    rows = adapter_rows(reference="8bit", database=database)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "adapters.parquet", compression="zstd")
+
+
 def write_pack(folders: Sequence[Path], target: Path) -> None:
     """Write the rows of landing folders into the folder `target`, replacing what is there."""
     parts: dict[str, list[pa.Table]] = {}
@@ -298,6 +308,12 @@ def write(study: Annotated[Study, typer.Argument(help="study of this home")]) ->
         typer.echo(f"{place}: {size / 1e6:.2f} MB")
         if rows_of(f"primary_claim WHERE study = {quoted(study)} AND sealed"):
             return
+
+    if study == MOVED:
+        bring_up_to_date()
+        (FOLDER / study).mkdir(exist_ok=True)
+        publish_moved(FOLDER / study, home() / "landing")
+        return
 
     publish(study, FOLDER / study)
     if study in PACKED:
