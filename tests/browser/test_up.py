@@ -123,7 +123,7 @@ def test_server_and_workers_end_with_a_killed_triage_up_and_the_next_one_goes_on
     run = study.sweep_in_the_middle(401)
     study.process.kill()
     study.process.wait()
-    until(lambda: not study.workers() and not study.processes("server start --host"), 30, study.log)
+    until(lambda: not study.workers() and not study.processes("prefect.server.api.server:create_app"), 30, study.log)
     study.up()
     study.wait(run, seconds=400)
 
@@ -131,12 +131,12 @@ def test_server_and_workers_end_with_a_killed_triage_up_and_the_next_one_goes_on
 def test_a_server_that_is_killed_is_started_again_and_the_sweep_goes_on(study):
     run = study.sweep_in_the_middle(403)
     worker = study.worker
-    (server,) = study.processes("server start --host")
+    (server,) = study.processes("prefect.server.api.server:create_app")
     os.kill(server, signal.SIGKILL)
     sentence = iter(study.process.stdout.readline, "")  # after what it printed at its start
     assert any("starting another" in line for line in sentence)
     assert any("runs again" in line for line in sentence)
-    assert study.processes("server start --host") != [server] and study.workers() == [worker]
+    assert study.processes("prefect.server.api.server:create_app") != [server] and study.workers() == [worker]
     study.wait(run, seconds=400)
 
 
