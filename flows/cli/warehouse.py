@@ -93,8 +93,8 @@ def _about_trainings(ids: Collection[str]) -> Iterator[str]:
     joins no estimate of theirs, and which repeat a seed that is there.
     """
     from flows.report.figures import counted
-    from flows.report.further_seeds import UNLIKE
-    from flows.report.rows import rows_of
+    from flows.report.further_seeds import UNLIKE, named_seeds
+    from flows.report.rows import TRAINED, rows_of
     from tasks.runtime.backend import backend, versions
     from tasks.spec import ENGINE_VERSION
     from warehouse.connect import listed
@@ -105,7 +105,7 @@ def _about_trainings(ids: Collection[str]) -> Iterator[str]:
         "mlx_version": versions()["mlx"],
         "mlx_lm_version": versions()["mlx-lm"],
     }
-    trained = "status = 'completed' AND recipe_kind IN ('standard', 'safety')"
+    trained = f"status = 'completed' AND recipe_kind IN {listed(TRAINED)}"
     kinds = rows_of(
         f"(SELECT {', '.join(here)}, max(triage_version) AS triage_version, count(*) AS trainings "
         f"FROM experiment WHERE {trained} AND training_id IN {listed(ids)} GROUP BY ALL ORDER BY ALL)"
@@ -123,16 +123,15 @@ def _about_trainings(ids: Collection[str]) -> Iterator[str]:
             )
 
     repeated = rows_of(
-        "(SELECT base_model, recipe, list_sort(list_distinct(list(seed))) AS seeds "
+        "(SELECT base_model, recipe, list_distinct(list(seed)) AS seeds "
         f"FROM experiment WHERE {trained} AND training_id IN {listed(ids)} AND cell_id IN "
         f"(SELECT cell_id FROM experiment WHERE {trained} AND training_id NOT IN {listed(ids)}) "
         "GROUP BY ALL ORDER BY ALL)"
     )
     for row in repeated:
-        seeds = f"seed{'s' if len(row.seeds) > 1 else ''} {', '.join(map(str, row.seeds))}"
         yield (
-            f"There already, by other trainings: {row.base_model} {row.recipe}, {seeds}. All stay, and "
-            "an estimate counts a seed once."
+            f"There already, by other trainings: {row.base_model} {row.recipe}, "
+            f"{named_seeds(row.seeds)}. All stay, and an estimate counts a seed once."
         )
 
 

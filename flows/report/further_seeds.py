@@ -236,7 +236,7 @@ def further_seeds(
                 f"{heading(metric)} from {in_points(first[metric], ' points')} to "
                 f"{in_points(then[metric])}, the verdict {change} {kinds[1]!r}"
             )
-        sentences.append(f"With {_seeds(further)} the estimate moved: {'; '.join(moves)}.")
+        sentences.append(f"With {named_seeds(further)} the estimate moved: {'; '.join(moves)}.")
     if there and there < own.pairs.keys():
         sentences.append(_there_already(there))
 
@@ -253,7 +253,7 @@ def further_seeds(
         how = " and ".join(words) or "with other settings or cases"
         alone = "by itself" if len(other.pairs) == 1 else "by themselves"
         sentence = (
-            f"{_seeds(other.pairs, 'Seed')} {_were(other.pairs)} trained {how}, and counted {alone}: "
+            f"{named_seeds(other.pairs, 'Seed')} {_were(other.pairs)} trained {how}, and counted {alone}: "
             f"{figures(other.pairs)}."
         )
         together = other.pairs | own.pairs  # a seed that both have is no further one
@@ -271,10 +271,10 @@ def _verdict(row: Row, is_of_one: bool) -> str:
 
 
 def _there_already(seeds: Collection[int]) -> str:
-    return f"{_seeds(seeds, 'Seed')} {_were(seeds)} there already, and a seed counts once."
+    return f"{named_seeds(seeds, 'Seed')} {_were(seeds)} there already, and a seed counts once."
 
 
-def _seeds(seeds: Collection[int], word: str = "seed") -> str:
+def named_seeds(seeds: Collection[int], word: str = "seed") -> str:
     return f"{word}{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
 
 

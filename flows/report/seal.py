@@ -12,6 +12,7 @@ from statistics import stdev
 from typing import Any
 from uuid import uuid4
 
+from flows.report.answer import missing_seeds
 from flows.report.figures import counted, heading
 from flows.report.rows import COMMON_RULES, TRAINED, Row, rows_of
 from tasks.runtime.errors import BadInput
@@ -86,8 +87,7 @@ def _pairs(claim: Row) -> tuple[dict[int, tuple[str, str]], list[int]]:
         for seed in claimed
         if {claim.side, claim.reference} <= sides.get(seed, {}).keys()
     }
-    wanted = claimed if pairs.keys() & {*claim.further_seeds} else claim.seeds
-    return pairs, [seed for seed in wanted if seed not in pairs]
+    return pairs, missing_seeds(claim, [pairs])
 
 
 def _between_seeds(claim: Row, pairs: dict[int, tuple[str, str]], further: int) -> list[str]:
