@@ -18,6 +18,7 @@ from tests.place import ROOT
 from tests.published import independent, write
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
 from tests.published.picture import COLOURS, HEADING, moved_chart, seeds_chart
+from tests.published.together import rows_together
 from tests.published.write import (
     AGAINST_LINEAR,
     PRECISION_MEANS,
@@ -26,7 +27,7 @@ from tests.published.write import (
     publish_landing,
     publish_seeds,
 )
-from tests.warehouse.rows import evaluation, land_arm, land_pair
+from tests.warehouse.rows import evaluation, land_arm, land_pair, training
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land, land_sweep
@@ -359,6 +360,65 @@ def test_the_picture_of_moved_adapters_shows_what_a_kept_threshold_loses(tmp_pat
         if (row["adapter"], row["rule"], row["metric"]) == ("from 8bit", "target_recall", "ed_recall")
     )
     assert 100 * row["difference"] == recall[kept] and row["seeds"] == 2
+
+
+def test_pools_of_models_are_judged_by_probabilities_and_thresholds_of_their_own(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.array(["ED", "GP", "HOME"])[np.arange(120) % 3]
+    named = {
+        "linear": ("linear", "none"),
+        **{f"{bits}-{seed}": ("r1", f"{bits}bit") for bits in (4, 8) for seed in (1, 2)},
+    }
+    p = {id: rng.dirichlet((1, 1, 1), size=(2, 120)) for id in named}  # of calibration, and of test
+    for id, (recipe, precision) in named.items():
+        kind = "baseline" if id == "linear" else "standard"
+        arm = {
+            "cell_id": id,
+            "recipe": recipe,
+            "recipe_kind": kind,
+            "precision": precision,
+            "seed": int(id[-1]) if id[-1].isdigit() else 0,
+        }
+        write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", **arm))
+        rows = evaluation(f"e{id}", f"t{id}", [(label, label, label) for label in labels], groups=True)
+        for row, probabilities in zip(rows["prediction"], p[id][1], strict=True):
+            row.update(zip(("p_ed", "p_gp", "p_home"), probabilities, strict=True))
+        rows["calibration_prediction"] = [
+            {"evaluation_id": f"e{id}", "case_id": f"c{i:03}", "label": label, "p_ed": ed, "p_gp": gp, "p_home": home}
+            for i, (label, (ed, gp, home)) in enumerate(zip(labels, p[id][0], strict=True))
+        ]
+        write_landing(tmp_path, f"e{id}", "evaluation", rows)
+    land_sweep(tmp_path, "pools", [f"{kind}{id}" for id in named for kind in "te"])
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    with reading(tmp_path / "w.duckdb") as con:
+        rows = rows_together(con, "pools", "r1")
+
+    def judged(pool):
+        """Accuracy, and over-triage by the threshold that 2 of the 40 emergencies of calibration are below."""
+        threshold = np.sort(pool[0][labels == "ED", 0])[2]
+        right = np.mean(np.array(["ED", "GP", "HOME"])[pool[1].argmax(axis=1)] == labels)
+        urgent = np.where(pool[1][:, 0] >= threshold, 0, 1 + pool[1][:, 1:].argmax(axis=1))
+        return right, np.mean(urgent < np.arange(120) % 3)
+
+    shown = {
+        (row["pool"], row["other"], row["precision"], row["metric"]): row["difference"]
+        for row in rows
+        if (row["rule"], row["metric"]) in {("argmax", "accuracy"), ("target_recall", "over_triage")}
+    }
+    product = {id: (p[id] * p["linear"]) / (p[id] * p["linear"]).sum(axis=-1, keepdims=True) for id in p}
+    mean = {bits: (p[f"{bits}-1"] + p[f"{bits}-2"]) / 2 for bits in (4, 8)}
+    expected = {
+        ("with linear", "linear", "8bit"): [(product[f"8-{seed}"], p["linear"]) for seed in (1, 2)],
+        ("with linear", "alone", "4bit"): [(product[f"4-{seed}"], p[f"4-{seed}"]) for seed in (1, 2)],
+        ("mean over seeds", "linear", "4bit"): [(mean[4], p["linear"])],
+        ("mean over seeds", "mean over seeds, 8 bits", "4bit"): [(mean[4], mean[8])],
+        ("with linear", "with linear, 8 bits", "4bit"): [
+            (product[f"4-{seed}"], product[f"8-{seed}"]) for seed in (1, 2)
+        ],
+    }
+    for name, pairs in expected.items():
+        differences = np.mean([np.subtract(judged(first), judged(second)) for first, second in pairs], axis=0)
+        assert [shown[*name, metric] for metric in ("accuracy", "over_triage")] == pytest.approx(differences), name
 
 
 def test_intervals_of_the_published_study_are_those_of_an_independent_recomputation(published_file):

@@ -26,6 +26,7 @@ from tasks.runtime.store import ManifestDict, build_folder
 from tasks.spec import ED_AUROC
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
+from tests.published.together import rows_together
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.differences import METRICS, differences
 from warehouse.comparison.pools import adapter_rows
@@ -45,6 +46,7 @@ SETS = (
 PRECISIONS = "precision_comparison"
 PRECISION_MEANS = "precision_summary"
 AGAINST_LINEAR = "linear_comparison"
+TOGETHER = "together"  # probabilities averaged over seeds, and multiplied with those of the linear baseline
 # By which a metric is shown; the others by the recipe's own rule.
 RULE_OF = {"accuracy": "argmax", "ed_auroc": "argmax"}
 # Predictions of moved adapters are too many to be published, so a row that another machine published stays until this
@@ -316,6 +318,12 @@ def write(study: Annotated[Study, typer.Argument(help="study of this home")]) ->
         return
 
     publish(study, FOLDER / study)
+    if study == REGISTERED:
+        claim = select(study).grid.primary_claim
+        assert claim is not None, "the registered study has one"
+        with reading() as con:
+            rows = rows_together(con, study, claim.recipe)
+        pq.write_table(pa.Table.from_pylist(rows), FOLDER / study / f"{TOGETHER}.parquet", compression="zstd")
     if study in PACKED:
         publish_landing(study, FOLDER / study / "landing", home() / "landing")
 
