@@ -890,7 +890,7 @@ CREATE TABLE reference_metric (
     verdict VARCHAR CHECK (verdict IN ('not worse', 'within', 'worse', 'cannot conclude')),
     note VARCHAR
 );
-COMMENT ON TABLE reference_metric IS 'One row per pair of a precision and its reference (bfloat16), rule and metric. Computed by the loader, never landed.';
+COMMENT ON TABLE reference_metric IS 'One row per pair of a precision and its reference (reference_pair), rule and metric. Computed by the loader, never landed.';
 COMMENT ON COLUMN reference_metric.reference_evaluation IS 'the evaluation at the reference';
 COMMENT ON COLUMN reference_metric.value IS 'the figure at the precision';
 COMMENT ON COLUMN reference_metric.reference_value IS 'the figure at the reference';

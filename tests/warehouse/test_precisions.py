@@ -97,15 +97,15 @@ def test_a_moved_adapter_waits_for_its_training_and_is_compared_by_the_threshold
     for id in ("e-4bit", *moved, "t-4bit"):
         load_landing(tmp_path / id)
     compared = "SELECT DISTINCT evaluation_id FROM reference_metric ORDER BY 1"
-    assert query(compared).evaluation_id.tolist() == ["e-4bit", "e-8bit-from-4bit"]
+    assert query(compared).evaluation_id.tolist() == ["e-8bit-from-4bit", "e-bf16-from-4bit"]
     assert_sound()
 
     again = evaluation("e-again", "t-4bit", noisy(3, 0.9), groups=True, created_at=datetime(2026, 3, 1))
     for rule in again["decision_rule"]:
         rule["calibration_digest"] = "other"
     load_landing(write_landing(tmp_path, "e-again", "evaluation", again))
-    assert query(compared).evaluation_id.tolist() == ["e-4bit", "e-8bit-from-4bit"]
-    assert set(query("FROM precision_comparison").evaluation_id) == {"e-4bit", "e-8bit-from-4bit"}
+    assert query(compared).evaluation_id.tolist() == ["e-8bit-from-4bit", "e-bf16-from-4bit"]
+    assert set(query("FROM precision_comparison").evaluation_id) == {"e-8bit-from-4bit", "e-bf16-from-4bit"}
 
 
 def test_its_figures_and_intervals_are_those_of_its_pair_by_the_rule_of_the_metric(landed):
@@ -197,14 +197,15 @@ def by_pool(adapters, monkeypatch):
 
 def test_a_row_is_the_mean_over_the_adapters_of_one_source_precision_against_any_reference(by_pool):
     rows = by_pool()
-    pools = [("from 4bit", "4bit"), ("from 4bit", "mxfp4"), ("from 8bit", "8bit"), ("from 8bit", "mxfp4")]
+    precisions = ("unpacked Q4_1", "mxfp4")
+    pools = [(f"from {trained}", precision) for trained in ("4bit", "8bit") for precision in precisions]
     assert list(dict.fromkeys(key[:2] for key in rows)) == pools
-    assert {key[:2] for key in by_pool("other")} == {("from 4bit", "4bit")}, "test sets are kept apart"
+    assert {key[:2] for key in by_pool("other")} == {("from 4bit", "unpacked Q4_1")}, "test sets are kept apart"
     assert len(query("FROM precision_comparison WHERE recipe = 'r3'")) == 1, "trainings at a precision have no mean"
 
     row = rows["from 4bit", "mxfp4", "argmax", "accuracy"]
     pairs = query("FROM precision_comparison WHERE adapter = 'from 4bit' AND precision = 'mxfp4'")
-    assert (row["seeds"], row["reference"], row["recipe"]) == (2, "unpacked Q4_1", "r1")
+    assert (row["seeds"], row["reference"], row["recipe"]) == (2, "4bit", "r1")
     assert row["difference"] == pytest.approx(pairs.accuracy_diff.mean()) and row["verdict"] == "worse"
     assert row["standard_error"] >= np.std(pairs.accuracy_diff, ddof=1) / 2**0.5 - 1e-12
     assert row["bytes_ratio"] == pytest.approx(pairs.bytes_ratio.mean())
@@ -212,11 +213,15 @@ def test_a_row_is_the_mean_over_the_adapters_of_one_source_precision_against_any
     only = [f"e-s42-{name}" for name in ("4bit", "bf16-from-4bit", "mxfp4-from-4bit")]
     assert {row["seeds"] for row in adapter_rows(only)} == {1}
 
-    of_8bit = by_pool(reference="8bit")["from 8bit", "mxfp4", "target_recall", "ed_recall"]
+    of_8bit = rows["from 8bit", "mxfp4", "target_recall", "ed_recall"]
     figures = query("SELECT evaluation_id, ed_recall FROM prediction_figures WHERE rule = 'target_recall'")
     recall = figures.set_index("evaluation_id").ed_recall
     of_trained = [recall[f"e-s{seed}-mxfp4-from-8bit"] - recall[f"e-s{seed}-8bit"] for seed in (42, 43)]
     assert of_8bit["difference"] == pytest.approx(np.mean(of_trained)) and of_8bit["reference"] == "8bit"
+    against_16 = by_pool(reference="bf16")
+    assert list(dict.fromkeys(key[:2] for key in against_16)) == [
+        ("from 4bit", "4bit"), ("from 4bit", "mxfp4"), ("from 8bit", "8bit"), ("from 8bit", "mxfp4"),
+    ]  # fmt: skip
 
     ids = list(query("SELECT evaluation_id FROM evaluation_summary WHERE set_digest = 'set'").evaluation_id)
     (study,) = studied(only=[id for id in ids if not id.startswith("e-r3")])

@@ -57,7 +57,7 @@ TABLES = (
         view="reference_pair",
         name="reference_metric",
         keys=("evaluation_id", "reference_evaluation"),
-        precisions={"bf16"},
+        precisions=set(),
         renamed={
             "value_4bit": "value",
             "value_8bit": "reference_value",

@@ -202,18 +202,19 @@ def _means(
 
 
 def adapter_rows(
-    only: Collection[str] | None = None, reference: str = "bf16", database: Path | None = None
+    only: Collection[str] | None = None, reference: str | None = None, database: Path | None = None
 ) -> list[dict[str, Any]]:
-    """A precision against its reference, the mean over the adapters of a recipe that were judged at
-    both: a row per recipe, arm (`adapter` of precision_arm, e.g. `from 8bit`), set, precision, rule
-    and metric, of all evaluations or of those whose ids are in `only`; the largest precision first.
+    """A precision against `reference`, else against that at which the adapter was trained: the mean
+    over the adapters of a recipe that were judged at both. A row per recipe, arm (`adapter` of
+    precision_arm, e.g. `from 8bit`), set, precision, rule and metric, of all evaluations or of those
+    whose ids are in `only`; the largest precision first.
 
     Each adapter was trained once, at its source precision, and is judged at both by the same rule
     with the same threshold, so that only the weights differ, or with one that is chosen again at
     each. Adapters of different source precisions are kept apart, since those of one seed are no two
     independent trainings. Nothing is stored.
 
-    `value_4bit` is that of the precision, `value_8bit` that of the `reference`, and all else as in
+    `value_4bit` is that of the precision, `value_8bit` that of the reference, and all else as in
     `pooled_metric`; `reference_note` says what cannot follow from the reference.
     """
     ids = None if only is None else sorted(only)

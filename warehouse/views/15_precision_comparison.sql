@@ -1,7 +1,8 @@
 -- One row per base model, recipe, seed, arm, set and precision: its latest pair with the reference.
 --
--- The reference is bfloat16; every _diff is the precision minus the reference, paired by case, with
--- a 95 % interval over groups and a verdict at a margin of 0.02, read from reference_metric.
+-- The reference is bfloat16, and of a moved adapter the precision at which it was trained; every
+-- _diff is the precision minus the reference, paired by case, with a 95 % interval over groups and a
+-- verdict at a margin of 0.02, read from reference_metric.
 -- The arm (adapter) is that of precision_arm. accuracy follows the argmax, ed_auroc no rule, all
 -- other decisions the primary rule; more over-triage and more loss are worse, and loss has no
 -- margin. Memory and time are in evaluation_summary: resources says whether they may be compared, by
