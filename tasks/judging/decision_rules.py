@@ -225,30 +225,37 @@ def record_rules(
     costs: Costs | None = None,
     constant: bool = False,
     own_p: ArrayLike | None = None,
+    primary: str = "argmax",
 ) -> RuleRecord:
     """Choose every rule on the calibration cases, with the present time as `chosen_at`.
 
     `p` (cases, 3) and `labels`: of the calibration cases; `digest`: of their set; `constant`: the
     model answers all cases alike, so that no parameter can be fitted and only argmax is available.
     `own_p`: the same cases by a moved adapter at its own precision, for argmax chosen again; raises
-    BadInput where a label has no case.
+    BadInput where a label has no case that the recipe's `primary` rule needs.
     """
     if constant:
         fitted = [ChosenRule.not_available(rule, CONSTANT) for rule in RULES[1:]]
     else:
         fitted = [_target_recall_rule(p, labels, target), _min_cost_rule(p, labels, costs)]
-    argmax = ChosenRule("argmax") if own_p is None else _argmax_again(p, own_p, labels)
+    argmax = ChosenRule("argmax") if own_p is None else _argmax_again(p, own_p, labels, primary)
     rules = {rule.rule: rule for rule in (argmax, *fitted)}
     return RuleRecord(rules, target, digest, datetime.now(UTC).isoformat())
 
 
-def _argmax_again(p: ArrayLike, own_p: ArrayLike, labels: Sequence[str]) -> ChosenRule:
+def _argmax_again(
+    p: ArrayLike, own_p: ArrayLike, labels: Sequence[str], primary: str
+) -> ChosenRule:
     """The most probable label of a moved adapter, with the temperature and biases that move its
     calibrated probabilities onto those at its own precision, where the plain one decided: there
-    they change no decision.
+    they change no decision. Where GP or HOME has no case, it has neither, and a note says so.
     """
     if missing := [label for label in LABELS if label not in labels]:
-        raise BadInput(f"calibration has no {' or '.join(missing)} case")
+        reason = f"calibration has no {' or '.join(missing)} case"
+        # A threshold needs emergencies alone.
+        if primary != "target_recall" or "ED" in missing:
+            raise BadInput(reason)
+        return ChosenRule("argmax", f"offsets not chosen again: {reason}")
     moved, own = (fit_vector_scaling(log_probabilities(q), labels) for q in (p, own_p))
     ed, gp, _ = np.subtract(moved.biases, own.biases).tolist()
     at_bound = moved.at_bound or own.at_bound

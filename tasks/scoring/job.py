@@ -51,6 +51,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         target=spec.recipe.target_ed_recall or TARGET,
         data=job.data,
         emit=emit,
+        rule=spec.recipe.rule,
         moved=job.rules_from is not None,
         inputs=short_digest({"experiment": spec.model_dump(mode="json"), "folders": folders}),
     )

@@ -58,7 +58,8 @@ DAMAGED = (OSError, EOFError, ValueError, KeyError, BadZipFile)
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model to score on sets of a dataset, and how. `target`: the ED recall of its recipe.
+    """A model to score on sets of a dataset, and how. `target`: the ED recall of its recipe; `rule`:
+    its primary rule.
 
     `name`: of the model, in errors; `moved`: whether its adapter was trained at another precision;
     `inputs`: a digest of what decides its dropout passes.
@@ -75,6 +76,7 @@ class Scorer:
     target: float
     data: Path
     emit: Emit
+    rule: str = "argmax"
     moved: bool = False
     inputs: str = ""
 
@@ -146,6 +148,7 @@ def _choose_rules(scorer: Scorer, folder: Path, own: Path | None = None) -> None
             target=scorer.target,
             costs=scorer.scoring.cost_matrix,
             own_p=None if own is None else probability_table(read_cases(own / CALIBRATION_FILE)),
+            primary=scorer.rule,
         )
     except BadInput as error:
         raise BadInput(

@@ -218,4 +218,16 @@ def test_the_most_probable_label_chosen_again_changes_nothing_at_its_own_precisi
 
     without = [label for label in labels if label != "ED"]
     with pytest.raises(BadInput, match="calibration has no ED case"):
-        record_rules(p[: len(without)], without, "digest", own_p=p[: len(without)])
+        record_rules(p[: len(without)], without, "digest", own_p=p[: len(without)], primary="target_recall")
+
+
+def test_without_a_home_case_a_threshold_is_chosen_again_and_offsets_only_where_no_recipe_rests_on_them():
+    p, labels = scored(300)
+    p, labels = p[np.array(labels) != "HOME"], [label for label in labels if label != "HOME"]
+    rules = chosen_rules(p, labels, own_p=p, target=0.9, primary="target_recall").rules
+    assert rules["target_recall"].threshold == target_recall_threshold(p[:, 0], labels, 0.9)
+    assert rules["argmax"].note == "offsets not chosen again: calibration has no HOME case"
+    assert rules["argmax"].decide(p) == argmax_rule(p)
+    for primary in ("argmax", "min_cost"):
+        with pytest.raises(BadInput, match="calibration has no HOME case"):
+            record_rules(p, labels, "digest", own_p=p, target=0.9, primary=primary)

@@ -566,11 +566,19 @@ def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation_and_by_tho
     disclaimed = ["no guarantee here" in (rows[name]["conformal"][0]["note"] or "") for name in ("moved", "again")]
     assert disclaimed == [True, False]
 
-    def without_emergencies(path):
-        return [case for case in scores_folder.read_cases(path) if case.label != "ED"]
+    def without(label):
+        cases = scores_folder.read_cases
+        monkeypatch.setattr(scorer, "read_cases", lambda path: [case for case in cases(path) if case.label != label])
 
-    monkeypatch.setattr(scorer, "read_cases", without_emergencies)
     again = {"rules_from": str(scores), "judged_from": {"test": str(kept)}}
+    without("HOME")
+    score(other, tmp_path / "no home", quiet, **again)
+    of_emergencies = json.loads((tmp_path / "no home" / "rules.json").read_text())["rules"]
+    assert of_emergencies["target_recall"] == rules["target_recall"], "which needs no other case"
+    (argmax, *_) = rows_of(spec, args, tmp_path / "no home")["decision_rule"]
+    assert argmax["note"] == "offsets not chosen again: calibration has no HOME case"
+
+    without("ED")
     with pytest.raises(
         BadInput, match="rules of the moved adapter cannot be chosen again, since calibration has no ED case"
     ):
