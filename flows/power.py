@@ -141,11 +141,27 @@ def expected(base_model: str, recipe: str, figure: str, size: float) -> tuple[Co
     return (of_training, of_group, of_cell), f"{names} in {place}"
 
 
+def first_step(claim: Any) -> tuple[int, str]:
+    """Among how many figures Holm's first step divides the level, and words for it. A chance is of this
+    step, the hardest: of a figure that another one precedes it is larger.
+    """
+    if claim.adjust == "none":
+        return 1, ""
+    figures = len(claim.figures)
+    level = (1 - LEVEL) / 2 / figures
+    return figures, f" at Holm's first step (one-sided p below {level:.4f})"
+
+
 def chance(
-    components: Components, seeds: int, units: int, margin: float, difference: float = 0.0
+    components: Components,
+    seeds: int,
+    units: int,
+    margin: float,
+    difference: float = 0.0,
+    figures: int = 1,
 ) -> float:
-    """The share of STUDIES seeded studies that conclude "not worse" at a true difference. With one
-    seed it is that of the trained models themselves.
+    """The share of STUDIES seeded studies that conclude "not worse" at a true difference, by the level
+    divided among `figures`. With one seed it is that of the trained models themselves.
     """
     rng = np.random.default_rng(SEED)
 
@@ -167,12 +183,12 @@ def chance(
         )
 
     seen = rng.normal(difference, math.sqrt(variance), STUDIES)
-    half = student_quantile((1 + LEVEL) / 2, freedom) * error
+    half = student_quantile(1 - (1 - LEVEL) / 2 / figures, freedom) * error
     return float((seen - half > -margin).mean())
 
 
 def enough(
-    components: Components, seeds: int, units: int, margin: float
+    components: Components, seeds: int, units: int, margin: float, figures: int = 1
 ) -> tuple[int | None, int | None]:
     """Seeds with these units, and units with these seeds, at which POWER of the studies conclude
     "not worse" without a true difference; None where no number does. One seed is never enough, since
@@ -184,11 +200,15 @@ def enough(
         return numbers[place] if place < len(numbers) else None
 
     several = range(max(seeds, 2), seeds + MOST_SEEDS)
-    more_seeds = least(several, lambda more: chance(components, more, units, margin))
+    more_seeds = least(
+        several, lambda more: chance(components, more, units, margin, figures=figures)
+    )
     if seeds == 1:
         return more_seeds, None
     many = range(units, MOST_UNITS * units)
-    return more_seeds, least(many, lambda more: chance(components, seeds, more, margin))
+    return more_seeds, least(
+        many, lambda more: chance(components, seeds, more, margin, figures=figures)
+    )
 
 
 @dataclass(frozen=True)
@@ -261,6 +281,7 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
     where both sides are equal, and what makes this POWER.
     """
     seeds = len(claim.seeds or ())
+    steps, step = first_step(claim)
     can_show = []
     chances = []
     takes = []
@@ -283,9 +304,9 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
         of_units = None, components[1] + components[2], None
         half = expected_half_width(seeds, units, of_units if seeds == 1 else components)
         can_show.append(f"{100 * float(half):.1f} points in {name}")
-        share = chance(components, seeds, units, claim.margin)
+        share = chance(components, seeds, units, claim.margin, figures=steps)
         chances.append(f"{100 * share:.0f} % in {name}")
-        more_seeds, more_units = enough(components, seeds, units, claim.margin)
+        more_seeds, more_units = enough(components, seeds, units, claim.margin, steps)
         sizes = [counted(more_seeds, "seed")] if more_seeds else []
         if more_units:
             # In two digits, since an estimate is no better.
@@ -311,7 +332,7 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
     yield f"{shown} (half of a 95 % interval; variances of 4bit against 8bit, {origin})."
     yield (
         f"if {' and '.join(claim.sides)} are equal, the chance to conclude "
-        f'"not worse by {100 * claim.margin:g} points" is {" and ".join(chances)}.'
+        f'"not worse by {100 * claim.margin:g} points"{step} is {" and ".join(chances)}.'
     )
     if not is_moved:
         yield f"a chance of {100 * POWER:g} %{training} takes {', and '.join(takes)}."

@@ -14,7 +14,13 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.home import home
 from tasks.runtime.store import Manifest, read_manifest
-from tasks.spec import ENGINE_VERSION, SCORES_VERSION, ExperimentSpec, short_digest
+from tasks.spec import (
+    ENGINE_VERSION,
+    OF_OTHER_STEPS,
+    SCORES_VERSION,
+    ExperimentSpec,
+    short_digest,
+)
 
 INGREDIENTS = "ingredients.json"  # in the folder of a training
 Kind = TypeVar("Kind", bound=Manifest)
@@ -63,14 +69,11 @@ def scores_from(
     `name` keeps two sets of the same cases apart. How the scores are judged is `evaluation_id`'s
     alone.
     """
-    of_other_steps = {
-        *("fidelity_cases", "move_adapters", "moved_from", "moved_seeds", "moved_passes")
-    }
     ingredients = {
         "training": training,
         "calibration": dataset.digest_of("calibration"),
         "evaluation_set": dataset.digest_of(name),
-        "scoring": spec.scoring.model_dump(mode="json", exclude=of_other_steps),
+        "scoring": spec.scoring.model_dump(mode="json", exclude=OF_OTHER_STEPS),
         "version": SCORES_VERSION,
         "rule": spec.recipe.rule,
         "target_ed_recall": spec.recipe.target_ed_recall,

@@ -324,7 +324,7 @@ class SweepRecord:
         self._ids: set[str] = set()
         self._landed_at = self._started = time.monotonic()
         self._steps_before = step_seconds()
-        claim = grid.primary_claim
+        claim = grid.registration
         row = {
             "sweep_id": self.id,
             "study": grid.name,
@@ -332,8 +332,8 @@ class SweepRecord:
             "grid_digest": grid_digest(grid),
             "experiments": experiments,
             "started_at": started_at,
-            "primary_claim": claim and canonical_json(claim.model_dump(mode="json")),
-            "primary_digest": claim and claim.digest,
+            "primary_claim": claim and canonical_json(claim),
+            "primary_digest": claim and short_digest(claim),
         }
         self._row = whole_row("sweep", row)
 

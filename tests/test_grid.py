@@ -186,15 +186,15 @@ def test_a_primary_claim_takes_its_recipes_seeds_and_adapters_that_the_grid_move
     assert (claim.seeds, claim.sides, claim.margin) == ((42, 43), ("4bit", "8bit"), 0.02)
     assert claim.figures == ("accuracy", "ed_recall")
     spelled_out = load_grid(grid_file(CLAIMING.replace("[safety]", "margin = 0.02\nseeds = [42, 43]\n[safety]", 1)))
-    assert spelled_out.primary_claim.digest == claim.digest, "the same claim"
+    assert spelled_out.registration == grid.registration, "the same claim"
 
     moved = CLAIMING.replace("[safety]", 'sides = ["mxfp4", "8bit"]\n[safety]', 1)
     moves = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]'])
-    assert moves.primary_claim.digest != claim.digest and moves.primary_claim.threshold == "kept"
+    assert moves.registration != grid.registration and moves.primary_claim.threshold == "kept"
     spelled_out = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]', "primary.threshold=kept"])
-    assert spelled_out.primary_claim.digest == moves.primary_claim.digest
+    assert spelled_out.registration == moves.registration
     both = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]', "primary.threshold=both"])
-    assert both.primary_claim.digest != moves.primary_claim.digest
+    assert both.registration != moves.registration
     with pytest.raises(BadInput, match="primary.threshold: the grid trains at 4bit, so no adapter that is moved there"):
         load_grid(grid_file(CLAIMING), ["primary.threshold=chosen_again"])
     with pytest.raises(
@@ -202,14 +202,35 @@ def test_a_primary_claim_takes_its_recipes_seeds_and_adapters_that_the_grid_move
     ):
         load_grid(grid_file(moved), ["scoring.move_adapters=false"])
     assert load_grid(grid_file(moved), ["scoring.move_adapters=false", "primary=false"]).primary is None
-    joining_sets = ["primary.further_seeds=[44]", "primary.adjust=holm"]
+    joining_sets = ["primary.further_seeds=[44]", "primary.adjust=holm", "primary.sealed=true"]
     joining = load_grid(grid_file(CLAIMING), joining_sets)
     more = load_grid(grid_file(CLAIMING), [*joining_sets, "seeds=[42, 43, 44]", "primary.seeds=[42, 43]"])
-    assert more.primary_claim.digest == joining.primary_claim.digest != claim.digest, "seeds that join change no claim"
+    assert more.registration == joining.registration != grid.registration, "seeds that join change no claim"
+    with pytest.raises(BadInput, match="primary.further_seeds: seeds join a claim by what its seal shows alone; add"):
+        load_grid(grid_file(CLAIMING), joining_sets[:1])
     alone = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]', "seeds=[7]"])
     assert alone.primary_claim.seeds == (7,), "an adapter and the same one moved need no second training"
     cells = [list(experiments(g, known_models(g))) for g in (grid, load_grid(grid_file(SMOKE), ["seeds=[42, 43]"]))]
     assert cells[0] == cells[1], "it decides no experiment"
+
+
+@pytest.mark.parametrize(
+    ("override", "decides"),
+    [
+        ("recipe.learning_rate=0.5", True),
+        ("recipe.warmup_ratio=0.5", True),
+        ("training.group_size=32", True),
+        ("prompt.version=2", True),
+        ("data.seed=7", True),
+        ("scoring.passes=9", True),
+        ("training.memory='1GB'", False),
+        ("scoring.moved_seeds=[42]", False),
+        ("time_limit.factor=2", False),
+    ],
+)
+def test_a_claim_is_registered_with_what_decides_its_trainings_and_how_they_are_judged(override, decides, grid_file):
+    path = grid_file(CLAIMING)
+    assert (load_grid(path, [override]).registration != load_grid(path).registration) == decides
 
 
 def test_a_further_seed_leaves_a_claim_that_names_its_seeds_as_it_was_registered(grid_file):

@@ -755,7 +755,7 @@ COMMENT ON COLUMN sweep.started_at IS 'when it started, UTC';
 COMMENT ON COLUMN sweep.finished_at IS 'when it finished, UTC; NULL where it has not, or was interrupted';
 COMMENT ON COLUMN sweep.run_seconds IS 'seconds of the sweep, or in a work pool of the processes of its experiments'' runs, summed; NULL where it has not finished';
 COMMENT ON COLUMN sweep.step_seconds IS 'of run_seconds: those of the steps'' own processes; the rest is orchestration, landing and comparing';
-COMMENT ON COLUMN sweep.primary_claim IS 'the table [primary] of its grid as canonical JSON, landed when it started; NULL where the grid has none';
+COMMENT ON COLUMN sweep.primary_claim IS 'the table [primary] of its grid as canonical JSON, with the settings that decide its trainings and how they are judged, landed when it started; NULL where the grid has none';
 COMMENT ON COLUMN sweep.primary_digest IS 'first 12 hex digits of the SHA-256 of primary_claim';
 
 CREATE TABLE sweep_member (
@@ -778,7 +778,8 @@ CREATE TABLE look (
     training_id VARCHAR,
     value DOUBLE,
     valid_digest VARCHAR,
-    set_digest VARCHAR
+    set_digest VARCHAR,
+    seeds BIGINT[]
 );
 COMMENT ON TABLE look IS 'One row per `triage best`: what was asked, what was ranked on `valid`, and the model whose test figures were shown. And one per sealed claim that was opened, which ranks nothing.';
 COMMENT ON COLUMN look.look_id IS 'names the look';
@@ -792,6 +793,7 @@ COMMENT ON COLUMN look.evaluation_id IS 'the evaluation of the chosen model on t
 COMMENT ON COLUMN look.training_id IS 'the training of the chosen model';
 COMMENT ON COLUMN look.value IS 'the objective of the chosen model on `valid`';
 COMMENT ON COLUMN look.valid_digest IS 'digest of the cases of `valid`';
+COMMENT ON COLUMN look.seeds IS 'seeds that an opened claim is about from then on; NULL where a model was chosen';
 
 CREATE TABLE judged_again (
     evaluation_id VARCHAR PRIMARY KEY,

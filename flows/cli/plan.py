@@ -28,7 +28,7 @@ from tasks.models.manifest import has_random_weights
 from tasks.models.sources.fetch import availabilities, is_offered, remedy, stored, unpinned
 from tasks.runtime.backend import backend
 from tasks.runtime.home import existing_home, home
-from tasks.spec import BaseModelSpec
+from tasks.spec import BaseModelSpec, short_digest
 from tasks.tuning.memory import DiskSpace
 
 MOST_ROWS = 20  # experiments on a terminal
@@ -98,7 +98,8 @@ def print_plan(console: Console, selection: Selection) -> None:
                     f"a budget of {space.budget / 1e9:.2f} GB ({space.used / 1e9:.2f} GB in use)"
                 )
 
-        if claim := selection.grid.primary_claim:
+        claim, registration = selection.grid.primary_claim, selection.grid.registration
+        if claim and registration:
             seeds = ", ".join(map(str, claim.seeds or ()))
             threshold = ""
             if claim.sides[0] not in {precision.name for precision in selection.grid.compared}:
@@ -110,7 +111,7 @@ def print_plan(console: Console, selection: Selection) -> None:
             say(
                 f"primary  {claim.base_model} {claim.recipe}, {' against '.join(claim.sides)}{threshold}, seeds "
                 f"{seeds}: {' and '.join(claim.figures)}{holm}, margin {claim.margin:g}; it lands when "
-                f"the sweep starts, as {claim.digest}"
+                f"the sweep starts, as {short_digest(registration)}"
             )
         print_power(console, selection, cases)
 

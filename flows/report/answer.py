@@ -18,7 +18,9 @@ from flows.report.further_seeds import (
     adjust,
     by_metric,
     differences_of,
+    diverged_seeds,
     further_seeds,
+    named_seeds,
     trained_alike,
 )
 from flows.report.rows import (
@@ -347,7 +349,7 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         rules: trained_alike(study, claim.base_model, claim.recipe, sides, rules) for rules in both
     }
     # Of trainings that differ in more than chance those are claimed that hold most of its seeds.
-    claimed = [*claim.seeds, *claim.further_seeds]
+    claimed = claim.seeds
     arms = {
         rules: max(alike, key=lambda one: len(one.of(claimed)))
         for rules, alike in every.items()
@@ -401,17 +403,17 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         primaries.append(Primary(name, sides, compared[first], seeds))
         intervals += compared.values()
 
-    if missing := [str(seed) for seed in missing_seeds(claim, held)]:
-        fixed += f" Seeds {', '.join(missing)} are missing: it is not complete yet."
+    if claim.opened_at is not None:
+        fixed += f" It was opened on {claim.opened_at:%Y-%m-%d} for {named_seeds(claimed)}."
+    diverged = diverged_seeds(claim, {seed for pairs in held for seed in pairs})
+    if diverged:
+        fixed += f" Left out at both, since a training diverged: {named_seeds(diverged)}."
+    missing = [seed for seed in claimed if any(seed not in pairs for pairs in held)]
+    if missing := [seed for seed in missing if seed not in diverged]:
+        fixed += f" Missing: {named_seeds(missing)}, so it is not complete yet."
     details = [*dict.fromkeys(filter(None, shares)), fixed, _about_intervals(intervals)]
     sentence = " ".join([*sentences, *filter(None, further)])
     return Answer(sentence, details, primaries[0], primaries[1:])
-
-
-def missing_seeds(claim: Row, arms: Collection[Collection[int]]) -> list[int]:
-    """The claimed seeds that an arm lacks: of the further ones all, once one of them has joined."""
-    further = claim.further_seeds if any({*claim.further_seeds} & {*arm} for arm in arms) else []
-    return [seed for seed in [*claim.seeds, *further] if any(seed not in arm for arm in arms)]
 
 
 # --- What holds for both ----------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from warehouse.comparison.crossed import (
     LEVEL,
     MARGIN,
     NOT_WORSE,
-    WITHIN,
+    WORSE,
     in_words,
 )
 from warehouse.connect import reading
@@ -39,7 +39,8 @@ _PAIRS = """(
         SELECT
             e.evaluation_id,
             e.created_at,
-            e.moved_rules,
+            CASE WHEN own.source_training_id IS NOT NULL THEN coalesce(own.moved_rules, 'kept') END
+                AS moved_rules,
             own.precision,
             seed_group,
             trained.training_id,
@@ -63,11 +64,14 @@ _PAIRS = """(
                 source_digest: trained.source_digest,
                 dataset_digest: trained.dataset_digest
             } AS settings
-        FROM evaluation_summary AS e
-        JOIN seed_group USING (evaluation_id)
-        JOIN experiment AS own ON own.training_id = e.training_id
+        FROM evaluation AS e
+        ANTI JOIN judged_again ON judged_again.evaluation_id = e.evaluation_id
+        ANTI JOIN (FROM sealed_evaluation WHERE study IS DISTINCT FROM $study) AS sealed
+            ON sealed.evaluation_id = e.evaluation_id
+        JOIN seed_group ON seed_group.evaluation_id = e.evaluation_id
+        JOIN experiment AS own ON own.training_id = e.training_id AND own.status = 'completed'
         JOIN experiment AS trained
-            ON trained.training_id = coalesce(e.source_training_id, e.training_id)
+            ON trained.training_id = coalesce(own.source_training_id, own.training_id)
         WHERE e.evaluation_set = 'test'
             AND e.set_digest = $cases
             AND trained.base_model = $base_model
@@ -134,11 +138,12 @@ def trained_alike(
     study: Study, base_model: str, recipe: str, sides: Sequence[str], rules: str = ""
 ) -> list[Trainings]:
     """The pairs of a recipe in the whole study, on the cases of its board, those first that were
-    trained first. `rules`: those by which moved adapters are judged.
+    trained first. `rules`: those by which moved adapters are judged. A study's own seal hides none.
     """
     rows = rows_of(
         _PAIRS,
         evaluation_ids(study.name) if study.name else study.ids,
+        study=study.name,
         cases=study.board[0].set_digest,
         base_model=base_model,
         recipe=recipe,
@@ -150,6 +155,23 @@ def trained_alike(
         Trainings(alike[0], {row.seed: (row.side, row.reference) for row in alike})
         for alike in grouped(rows, lambda row: row.seed_group).values()
     ]
+
+
+def diverged_seeds(claim: Row, pairs: Collection[int]) -> list[int]:
+    """Seeds of a claim's study that diverged at one of its precisions, and are in none of `pairs`. Each
+    is left out at both: trained again, it would diverge again.
+    """
+    rows = rows_of(
+        "(SELECT DISTINCT seed FROM experiment JOIN study_member ON id = training_id "
+        "WHERE study = $study AND status = 'diverged' AND base_model = $base_model "
+        "AND recipe = $recipe AND precision IN ($side, $reference) ORDER BY seed)",
+        study=claim.study,
+        base_model=claim.base_model,
+        recipe=claim.recipe,
+        side=claim.side,
+        reference=claim.reference,
+    )
+    return [row.seed for row in rows if row.seed not in pairs]
 
 
 def differences_of(
@@ -172,7 +194,8 @@ def by_metric(rows: Collection[Row]) -> Figures:
 
 
 def adjust(rows: Sequence[Row]) -> None:
-    """Replace p values by Holm's for all of these rows, and take back what they do not support.
+    """Replace p values by Holm's for all of these rows, and verdicts by what these say: not worse, or
+    nothing. `worse` stays, from an interval that nothing adjusts.
 
     Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
     """
@@ -183,8 +206,8 @@ def adjust(rows: Sequence[Row]) -> None:
             continue
         largest = max(largest, min(1.0, (len(rows) - place) * row.p_value))
         row.p_value = largest
-        if row.verdict in (NOT_WORSE, WITHIN) and largest >= (1 - LEVEL) / 2:
-            row.verdict = CANNOT_CONCLUDE
+        if row.verdict != WORSE:
+            row.verdict = NOT_WORSE if largest < (1 - LEVEL) / 2 else CANNOT_CONCLUDE
 
 
 def further_seeds(

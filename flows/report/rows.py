@@ -24,6 +24,7 @@ CONSTANT_ANSWERS = ("always_gp", "always_ed")
 CHEAP_BASELINES = ("tfidf_lr", "linear")  # need no language model; the stronger one last
 RANDOM = " (random weights)"  # behind the name of whatever was measured with them
 EARLIER = "earlier"  # the study of results that no sweep names
+OPENED = "primary claim"  # what is looked at, as a row of `look` says
 # The rule by which tables show every model and baseline in a figure, so that all are compared alike.
 THRESHOLD = "target_recall"
 COMMON_RULES = {
@@ -68,7 +69,7 @@ Ids = Collection[str] | None  # of the evaluations that views show; None: of all
 Interval = tuple[float | None, float | None, float | None]
 
 
-def rows_of(clauses: str, only: Ids = None, **values: str) -> list[Row]:
+def rows_of(clauses: str, only: Ids = None, **values: str | None) -> list[Row]:
     """Rows of `FROM <clauses>`, e.g. "gate WHERE n > 10".
 
     `only`: ids of evaluations; views show these, and no others. `values`: of the parameters, such as
@@ -287,11 +288,19 @@ class Sealed(BadInput):
 
 
 def claims_of(study: str) -> list[Row]:
-    """The row of primary_claim, if the study has one. Raises Sealed."""
+    """The row of primary_claim, if the study has one, with the seeds that it was opened for. Raises
+    Sealed.
+    """
     claims = rows_of(f"primary_claim WHERE study = {quoted(study)}")
     for claim in claims:
         if claim.sealed:
             raise Sealed(claim)
+        if claim.opened_at is not None:
+            (look,) = rows_of(
+                f"look WHERE study = {quoted(study)} AND objective = "
+                f"{quoted(f'{OPENED} {claim.digest}')} ORDER BY looked_at, look_id LIMIT 1"
+            )
+            claim.seeds = look.seeds
     return claims
 
 

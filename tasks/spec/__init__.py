@@ -38,6 +38,7 @@ from tasks.spec.base import (
 )
 from tasks.spec.grid import (
     MOST_EXPERIMENTS,
+    OF_OTHER_STEPS,
     ExperimentSpec,
     Grid,
     Primary,

@@ -28,6 +28,8 @@ from tasks.spec.recipe import OVERRIDES, CostMatrix, PromptChoice, Recipe, Searc
 
 # A plan of so many takes half a minute; a study of the whole paper has 60.
 MOST_EXPERIMENTS = 10_000
+# Settings of `[scoring]` that decide no scores of a trained adapter.
+OF_OTHER_STEPS = {"fidelity_cases", "move_adapters", "moved_from", "moved_seeds", "moved_passes"}
 WITHOUT_CLAIM = "or leave out [primary] (--set primary=false)"
 
 
@@ -104,7 +106,8 @@ class Primary(Strict):
     )
     further_seeds: Annotated[tuple[Seed, ...], EachOnce, OMITTED_AT_DEFAULT] = Field(
         default=(),
-        description="seeds that may join: once one has, the claim is about all of them",
+        description="seeds of a sealed claim that take the place of those that diverge, and that join, all of"
+        " them, where a figure has a chance below 80 % with `seeds`",
     )
     adjust: Annotated[Literal["none", "holm"], OMITTED_AT_DEFAULT] = Field(
         default="none",
@@ -122,11 +125,6 @@ class Primary(Strict):
         description="of moved adapters: judged by the threshold that they have, by one chosen again"
         " on calibration at the precision, or a sentence for each",
     )
-
-    @property
-    def digest(self) -> str:
-        """Short digest of the claim's canonical JSON."""
-        return short_digest(self.model_dump(mode="json"))
 
 
 class TimeLimit(Strict):
@@ -278,6 +276,36 @@ class Grid(Strict):
         seeds = self.seeds_of(recipes[self.primary.recipe])
         return self.primary.model_copy(update={"seeds": seeds})
 
+    @property
+    def registration(self) -> dict[str, Any] | None:
+        """The primary claim as JSON, with all settings that decide its trainings and how they are judged:
+        a study that changes one of them after results is said to have changed its claim.
+        """
+        claim = self.primary_claim
+        if claim is None:
+            return None
+
+        (recipe,) = (recipe for recipe in self.recipes if recipe.name == claim.recipe)
+        named = {
+            precision.name: precision for precision in (*self.compared, *(self.moved_to or ()))
+        }
+        settings = {
+            "recipe": recipe.model_dump(mode="json", exclude={*OVERRIDES, "prompt", "seeds"}),
+            "training": training_of_recipe(self, recipe).model_dump(
+                mode="json", exclude={"memory"}
+            ),
+            "prompt": (recipe.prompt or self.prompt).model_dump(mode="json"),
+            "data": self.data.model_dump(mode="json"),
+            "scoring": self.scoring.model_dump(mode="json", exclude=OF_OTHER_STEPS),
+            "base_model": [
+                model.model_dump(mode="json")
+                for model in self.base_models
+                if model.name == claim.base_model
+            ],
+            "precisions": [named[side].model_dump(mode="json") for side in claim.sides],
+        }
+        return claim.model_dump(mode="json") | {"settings": settings}
+
     @model_validator(mode="after")
     def _primary_claim_is_about_what_is_trained(self) -> Grid:
         primary = self.primary
@@ -320,6 +348,11 @@ class Grid(Strict):
             raise ValueError(
                 f"primary.sealed: adapters are moved to {primary.sides[0]}, and a seal is of trained models; "
                 "leave the key out"
+            )
+        if primary.further_seeds and not primary.sealed:
+            raise ValueError(
+                "primary.further_seeds: seeds join a claim by what its seal shows alone; add sealed = true, "
+                "or leave the key out"
             )
         if primary.threshold != KEPT and primary.sides[0] in trained:
             raise ValueError(

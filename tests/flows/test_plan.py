@@ -97,7 +97,8 @@ def test_a_grid_may_move_the_adapters_of_some_precisions_and_seeds_alone_which_c
     moves = {spec.cell_id: moves_of(registered.grid, spec, set()) for spec in registered.cells}
     names = {cell: [precision.name for precision in to] for cell, to in moves.items() if to}
     to = ["bf16", "6bit", "mxfp4", "nvfp4"]
-    assert names == {f"smollm2-135m-8bit-tuned-s{seed}": to for seed in (101, 102, 103)}
+    recipe = registered.grid.primary.recipe
+    assert names == {f"smollm2-135m-8bit-{recipe}-s{seed}": to for seed in (101, 102, 103)}
 
     everywhere = select("registered", ["scoring.moved_from=['4bit', '8bit']", "scoring.moved_seeds=[106]"])
     ids = [scores_from(one.cells[0], "t", SimpleNamespace(digest_of=str)) for one in (registered, everywhere)]

@@ -23,35 +23,37 @@ TUNED = (0.00011, 0.00019, 0.00356)
 MARGIN = 0.02
 
 
-def simulated(components, seeds: int, groups: int, studies: int = 4_000) -> list:
-    """The crossed intervals of studies of normal trainings, groups and cells, without a true difference."""
+def simulated(components, seeds: int, groups: int, figures: int, studies: int = 4_000) -> list:
+    """The crossed intervals, by a level that is divided among `figures`, of studies of normal trainings, groups and
+    cells, without a true difference."""
     rng = np.random.default_rng(7)
     trainings = rng.normal(0, components[0] ** 0.5, (studies, seeds, 1))
     units = rng.normal(0, components[1] ** 0.5, (studies, 1, groups))
     cells = trainings + units + rng.normal(0, components[2] ** 0.5, (studies, seeds, groups))
     values = cells.mean(axis=2)
     influences = (cells - values[..., None]) / groups
-    return [crossed(*study).interval() for study in zip(values, influences, strict=True)]
+    level = 1 - 0.05 / figures
+    return [crossed(*study).interval(level) for study in zip(values, influences, strict=True)]
 
 
 @pytest.mark.parametrize(
-    ("seeds", "groups", "components"),
+    ("seeds", "groups", "components", "figures"),
     [
-        (3, 20, TUNED),
-        (3, 63, (0.00025, 0.00023, 0.00277)),
-        (5, 63, TUNED),
-        (5, 120, (0.0, 0.00356, 0.00019)),
-        (10, 20, (0.00003, 0.0004, 0.00238)),
-        (10, 120, (0.0012, 0.0002, 0.0036)),
-        (1, 63, (0.0, 0.0002, 0.0036)),  # of the trained models themselves
+        (3, 20, TUNED, 1),
+        (3, 63, (0.00025, 0.00023, 0.00277), 1),
+        (5, 63, TUNED, 1),
+        (5, 120, (0.0, 0.00356, 0.00019), 3),
+        (10, 20, (0.00003, 0.0004, 0.00238), 1),
+        (10, 120, (0.0012, 0.0002, 0.0036), 3),
+        (1, 63, (0.0, 0.0002, 0.0036), 1),  # of the trained models themselves
     ],
 )
-def test_the_chance_of_a_verdict_is_that_of_simulated_studies(seeds, groups, components):
-    intervals = simulated(components, seeds, groups)
+def test_the_chance_of_a_verdict_is_that_of_simulated_studies(seeds, groups, components, figures):
+    intervals = simulated(components, seeds, groups, figures)
     for difference in (0.0, -MARGIN):
         verdicts = [verdict_on("accuracy", low + difference, high + difference, MARGIN) for low, high in intervals]
         share = sum(map(verdicts.count, (NOT_WORSE, WITHIN))) / len(verdicts)
-        assert chance(components, seeds, groups, MARGIN, difference) == pytest.approx(share, abs=0.03)
+        assert chance(components, seeds, groups, MARGIN, difference, figures) == pytest.approx(share, abs=0.03)
 
 
 def test_components_follow_the_cases_that_a_group_has():

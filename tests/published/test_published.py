@@ -231,17 +231,26 @@ def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goe
         return counts, {path.name: (path / "manifest.json").read_bytes() for path in pack.glob("*")}
 
     land_seed(here, 42, 1, False)
-    assert published(here) == ({42: (6, 8), 43: (0, 4)}, {}), "its adapter is judged once of twice"
+    assert published(here) == ({42: (5, 6), 43: (0, 4)}, {}), "its adapter is judged once of twice"
     land_seed(here, 42, 2, False, True)
+    (here / "t-s42-8bit").rename(tmp_path / "of another home")
+    with pytest.raises(
+        BadInput, match=r"whose folders are not in .*here: t-s42-8bit\. Another home uses the same wareh"
+    ):
+        published(here)
+    (tmp_path / "of another home").rename(here / "t-s42-8bit")
     land_seed(here, 43, 3, sets=("test",))
+    write_landing(here, "t-s44-4bit", "training", training("t-s44-4bit", 4, seed=44, status="diverged", error="NaN"))
+    land_sweep(here, "mini", ["t-s44-4bit"], 5)
     counts, first = published(here)
-    assert (counts, set(first)) == ({42: (8, 8), 43: (2, 4)}, {"seed-42.pack", "record.pack"})
+    assert (counts, set(first)) == ({42: (6, 6), 43: (2, 4)}, {"seed-42.pack", "record.pack"})
 
     report = merge(tmp_path / "published", there)
-    assert len(report.additions) == 4 * 3 + 3 and not report.refused
+    assert len(report.additions) == 2 * 4 + 2 + 5 and not report.refused
+    assert {"t-s44-4bit", "f-s42-8bit"} < set(report.additions) and "f-s42-mxfp4-from-8bit" not in report.additions
     land_seed(there, 43, 4)
     counts, second = published(there)
-    assert counts == {42: (8, 8), 43: (4, 4)} and set(second) == {*first, "seed-43.pack"}
+    assert counts == {42: (6, 6), 43: (4, 4)} and set(second) == {*first, "seed-43.pack"}
     assert second["seed-42.pack"] == first["seed-42.pack"], "each case is in the history of commits once"
 
     merge(tmp_path / "published", tmp_path / "third")
@@ -368,6 +377,7 @@ def test_pools_of_models_are_judged_by_probabilities_and_thresholds_of_their_own
     named = {
         "linear": ("linear", "none"),
         **{f"{bits}-{seed}": ("r1", f"{bits}bit") for bits in (4, 8) for seed in (1, 2)},
+        "4-0": ("r1", "4bit"),  # not trained at 8 bits, so in no pool
     }
     p = {id: rng.dirichlet((1, 1, 1), size=(2, 120)) for id in named}  # of calibration, and of test
     for id, (recipe, precision) in named.items():

@@ -19,10 +19,9 @@ from warehouse.comparison.cells import JudgedCases, judged_cases
 from warehouse.comparison.differences import METRICS, differences
 
 _MODELS = """
-SELECT recipe, precision, evaluation_id
+SELECT recipe, precision, seed, evaluation_id
 FROM leaderboard_of(evaluations_of($study))
 WHERE evaluation_set = 'test' AND recipe IN ($recipe, $linear)
-ORDER BY seed
 """
 _PROBABILITIES = """
 SELECT p_ed, p_gp, p_home
@@ -35,21 +34,24 @@ Pool = tuple[Floats, Floats]  # label probabilities (models, cases, 3) on calibr
 
 
 def rows_together(con: duckdb.DuckDBPyConnection, study: str, recipe: str) -> list[dict[str, Any]]:
-    """The pools of a recipe against `linear`, against its models alone, and at 4 against 8 bits: the columns of
-    `differences` for `pool` minus `other`, at `precision`.
+    """The pools of a recipe against `linear`, against its models alone, and at 4 against 8 bits, of the seeds that were
+    trained at every precision: the columns of `differences` for `pool` minus `other`, at `precision`.
     """
-    of_precision: dict[str, list[str]] = {}
+    of_precision: dict[str, dict[int, str]] = {}
     linear = ""
-    for name, precision, id in con.execute(_MODELS, {"study": study, "recipe": recipe, "linear": LINEAR}).fetchall():
+    for name, precision, seed, id in con.execute(
+        _MODELS, {"study": study, "recipe": recipe, "linear": LINEAR}
+    ).fetchall():
         if name == LINEAR:
             linear = id
         else:
-            of_precision.setdefault(precision, []).append(id)
+            of_precision.setdefault(precision, {})[seed] = id
+    seeds = sorted(set.intersection(*map(set, of_precision.values())))
 
     of_linear = _probabilities(con, [linear])
     pools: dict[str, dict[str, Pool]] = {}
     for precision, ids in of_precision.items():
-        alone = _probabilities(con, ids)
+        alone = _probabilities(con, [ids[seed] for seed in seeds])
         pools[precision] = {
             "mean over seeds": _each(alone, lambda p, _: p.mean(axis=0, keepdims=True), of_linear),
             "with linear": _each(alone, _product, of_linear),

@@ -23,7 +23,7 @@ from flows.selection import moves_of, select
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import ManifestDict, build_folder
-from tasks.spec import ED_AUROC
+from tasks.spec import CHOSEN_AGAIN, ED_AUROC, KEPT
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
 from tests.published.together import rows_together
@@ -98,14 +98,21 @@ GROUP BY ALL
 ORDER BY ALL
 """
 # Results of the registered study by the pack that they go into: one for each seed, the baselines, and what says how all
-# of them came about, which grows with each seed.
+# of them came about, which grows with each seed. An arm is what an evaluation is of: the precision of its training, its
+# own, by which rules a moved adapter is judged, and the set. Moved adapters are published on `test` alone, for their size.
 _PARTS = """
 WITH judged AS (
-    SELECT evaluation_id, training_id, weights_digest, IF(recipe_kind = 'baseline', NULL, seed) AS seed
+    SELECT
+        evaluation_id, x.training_id, x.weights_digest, IF(x.recipe_kind = 'baseline', NULL, x.seed) AS seed,
+        row(
+            coalesce(trained.precision, x.precision), x.precision,
+            IF(trained.training_id IS NULL, NULL, coalesce(x.moved_rules, $kept)), evaluation_set
+        ) AS arm
     FROM study_member
     JOIN evaluation ON evaluation_id = id
-    JOIN experiment USING (training_id)
-    WHERE study = $study AND evaluation_set IN (SELECT unnest($sets))
+    JOIN experiment AS x USING (training_id)
+    LEFT JOIN experiment AS trained ON trained.training_id = x.source_training_id
+    WHERE study = $study AND list_contains(IF(trained.training_id IS NULL, $sets, ['test']), evaluation_set)
 ),
 part AS (
     SELECT unnest([evaluation_id, training_id]) AS id, coalesce('seed-' || seed, 'baselines') AS part FROM judged
@@ -117,12 +124,16 @@ part AS (
     SELECT look_id, 'record' FROM look WHERE study = $study
     UNION
     SELECT dataset_id, 'record' FROM dataset JOIN sweep USING (dataset_digest) WHERE study = $study
+    UNION
+    SELECT training_id, 'record' FROM study_member JOIN experiment ON training_id = id
+    WHERE study = $study AND status = 'diverged'
 )
-SELECT part, list(id ORDER BY id), count(DISTINCT evaluation_id)
+SELECT part, list(id ORDER BY id), list(DISTINCT arm)
 FROM part LEFT JOIN judged ON evaluation_id = id
 GROUP BY part
 ORDER BY part
 """
+Arm = tuple[str, str, str | None, str]
 
 
 def publish(study: str, folder: Path, database: Path | None = None) -> None:
@@ -235,29 +246,38 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
     """Write a pack for each seed of a grid that is complete and has none, and the packs that all seeds share. Returns, by
     seed, how many of its evaluations have landed, and how many there will be.
 
-    A pack of a seed is written once, so that a history of commits holds each case once.
+    A pack of a seed is written once, so that a history of commits holds each case once. Raises BadInput where the
+    warehouse has a result whose folder is not in `landing`: nothing is written then.
     """
     selection = select(grid)
     if (claim := selection.grid.primary_claim) and claim.further_seeds:  # which a command may add
         selection = select(grid, [f"seeds={[*claim.seeds, *claim.further_seeds]}"])
-    planned: dict[int, int] = {}
+    planned: dict[int, set[Arm]] = {}
     for spec in selection.cells:
-        moves = moves_of(selection.grid, spec, selection.variants)
-        # A moved adapter is judged twice: threshold kept, and chosen again.
-        planned[spec.seed] = planned.get(spec.seed, 0) + len(SETS) * (1 + 2 * len(moves))
+        own = spec.precision.name
+        moves = [precision.name for precision in moves_of(selection.grid, spec, selection.variants)]
+        arms = planned.setdefault(spec.seed, set())
+        arms |= {(own, own, None, name) for name in SETS}
+        arms |= {(own, name, rules, "test") for name in moves for rules in (KEPT, CHOSEN_AGAIN)}
 
     with reading(database) as con:
-        values = {"study": selection.grid.name, "sets": list(SETS)}
-        parts = {part: (ids, count) for part, ids, count in con.execute(_PARTS, values).fetchall()}
+        values = {"study": selection.grid.name, "sets": list(SETS), "kept": KEPT}
+        parts = {part: (ids, set(arms)) for part, ids, arms in con.execute(_PARTS, values).fetchall()}
 
-    landed = {seed: parts.get(f"seed-{seed}", ([], 0))[1] for seed in planned}
-    complete = [seed for seed, count in landed.items() if count >= planned[seed]]
-    for seed in complete:
-        if not is_pack(pack := folder / f"seed-{seed}.pack"):
-            add_to_pack(parts[f"seed-{seed}"][0], pack, landing)
-    for part in parts.keys() & {"baselines", "record"} if complete else ():
+    landed = {seed: arms & parts.get(f"seed-{seed}", ([], set()))[1] for seed, arms in planned.items()}
+    complete = [f"seed-{seed}" for seed, arms in planned.items() if landed[seed] == arms]
+    new = [part for part in complete if not is_pack(folder / f"{part}.pack")]
+    if complete:
+        new += sorted(parts.keys() & {"baselines", "record"})
+    if absent := sorted({id for part in new for id in parts[part][0] if not (landing / id).is_dir()}):
+        raise BadInput(
+            f"The warehouse has results whose folders are not in {landing}: {', '.join(absent)}. Another home uses the "
+            "same warehouse file: give each its own by TRIAGE_WAREHOUSE, and bring them here with `triage warehouse "
+            "merge HOME`."
+        )
+    for part in new:
         add_to_pack(parts[part][0], folder / f"{part}.pack", landing)
-    return {seed: (landed[seed], planned[seed]) for seed in planned}
+    return {seed: (len(landed[seed]), len(arms)) for seed, arms in planned.items()}
 
 
 def publish_moved(folder: Path, landing: Path, database: Path | None = None) -> None:

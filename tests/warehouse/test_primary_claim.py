@@ -94,8 +94,9 @@ def test_a_sweep_lands_its_claim_when_it_begins_and_the_same_grid_claims_the_sam
     (sweep,) = query(f"FROM sweep WHERE sweep_id = '{first['sweep_id']}'").to_dict("records")
     assert first["registered_at"] == sweep["started_at"]
     assert first["digest"] == hashlib.sha256(sweep["primary_claim"].encode()).hexdigest()[:12]
-    assert first["digest"] == grid.primary_claim.digest
-    assert json.loads(sweep["primary_claim"]) == {
+    landed = json.loads(sweep["primary_claim"])
+    assert landed == grid.registration and landed.pop("settings")["recipe"]["iterations"] == grid.recipes[0].iterations
+    assert landed == {
         "recipe": "baseline", "base_model": "tiny-llama", "figures": ["accuracy", "ed_recall"], "margin": 0.02,
         "seeds": [42, 43], "sides": ["4bit", "8bit"],
     }  # fmt: skip

@@ -11,6 +11,7 @@ from flows.plan import PlannedCell, assumed_speeds, plan_cells, planned_cases
 from flows.selection import Narrowing, Selection, select
 from tasks.corpus import prepare
 from tasks.runtime.home import home
+from tasks.spec import short_digest
 from tests.place import shown
 from tests.warehouse.rows import land_arm
 from warehouse.load import load_all
@@ -79,7 +80,7 @@ def test_a_plan_names_the_primary_claim_alone_where_the_grid_has_one(offline):
     selection = select("smoke", claim, Narrowing(bits=[4]))
     (line,) = [line for line in printed(selection).splitlines() if line.startswith("primary ")]
     start = "primary  tiny-llama baseline, 4bit against 8bit, seeds 42, 43: accuracy and ed_recall, margin 0.02; "
-    assert line.startswith(start) and line.endswith(f"as {selection.grid.primary_claim.digest}")
+    assert line.startswith(start) and line.endswith(f"as {short_digest(selection.grid.registration)}")
     assert "primary " not in printed(select("smoke", only=Narrowing(bits=[4])))
 
 

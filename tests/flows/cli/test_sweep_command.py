@@ -27,6 +27,7 @@ from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
 from tasks.runtime.home import home
+from tasks.spec import canonical_json, short_digest
 from tests.flows.test_kill import has_gone
 from tests.http_server import version_server
 from tests.models.fake_hub import reached
@@ -354,8 +355,8 @@ def demo_ids():
             land(f"{name}-again", own, "mxfp4", recipe=f"{title} again", moved_rules="chosen_again", **of)
     land("linear", noisy(5, 0.8, 240), recipe="linear", recipe_kind="baseline", base_model="none")
 
-    claim = load_grid("demo").primary_claim
-    columns = {"primary_claim": claim.model_dump_json(), "primary_digest": claim.digest}
+    claim = load_grid("demo").registration
+    columns = {"primary_claim": canonical_json(claim), "primary_digest": short_digest(claim)}
     land_sweep(landing, "demo", ids, **columns)
     load_all(landing)
     return ids

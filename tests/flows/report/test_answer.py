@@ -25,7 +25,7 @@ from warehouse.load import load_all
 CLAIM = Row(
     study="study", base_model="smollm2-135m", recipe="tuned", side="4bit", reference="8bit",
     figures=["accuracy", "ed_recall"], margin=0.02, seeds=[42, 43, 44], registered_at=datetime(2026, 11, 20),
-    changed_after_results=False, threshold="kept", further_seeds=[], adjust="none",
+    changed_after_results=False, threshold="kept", opened_at=None, adjust="none",
 )  # fmt: skip
 FIXED = "This is the study's primary claim, fixed on 2026-11-20 before its first result."
 
@@ -108,12 +108,15 @@ def test_with_a_claim_the_answer_speaks_of_it_alone(read, published):
             {"figures": ["ed_auroc"], "changed_after_results": True},
             "changed on 2026-11-20, after results existed: not beforehand.",
         ),
-        ({"seeds": [42, 43, 44, 45, 46]}, f"{FIXED} Seeds 45, 46 are missing: it is not complete yet."),
+        ({"seeds": [42, 43, 44, 45, 46]}, f"{FIXED} Missing: seeds 45, 46, so it is not complete yet."),
         (
-            {"seeds": [42, 43], "further_seeds": [44, 45], "figures": ["over_triage", "accuracy"], "adjust": "holm"},
+            {"figures": ["over_triage", "accuracy"], "adjust": "holm"},
             "it would take at least 1 more seed; one-sided p 0.183, by Holm for 2 figures (smollm2-135m tuned, 3 ",
         ),
-        ({"seeds": [42], "further_seeds": [44, 45]}, f"{FIXED} Seeds 45 are missing: it is not complete yet."),
+        (
+            {"opened_at": datetime(2026, 12, 5), "seeds": [42, 43]},
+            f"{FIXED} It was opened on 2026-12-05 for seeds 42, 43.",
+        ),
         ({"recipe": "other"}, "the study's primary claim, about smollm2-135m other, has no result on these cases."),
     ],
 )
@@ -122,15 +125,18 @@ def test_a_claim_has_its_own_margin_seeds_and_figures_and_says_what_it_lacks(rea
     assert words in " ".join([found.sentence, *found.details])
 
 
-def test_by_holm_a_verdict_falls_where_the_adjusted_p_does_not_support_it():
+def test_by_holm_a_verdict_is_not_worse_or_nothing_by_the_adjusted_p_and_worse_stays():
     p_values = {"ed_recall": 0.011, "over_triage": 0.02, "accuracy": 0.004, "ed_f2": None}
     rows = {metric: Row(metric=metric, verdict="not worse", p_value=p) for metric, p in p_values.items()}
+    rows |= {"macro_f1": Row(verdict="worse", p_value=0.999)}
     rows["ed_f2"].verdict = "cannot conclude"
+    rows["accuracy"].verdict = rows["over_triage"].verdict = "within"
     sentences.adjust(list(rows.values()))
     assert {metric: row.p_value for metric, row in rows.items()} == pytest.approx(
-        {"accuracy": 0.016, "ed_recall": 0.033, "over_triage": 0.04, "ed_f2": None}
+        {"accuracy": 0.02, "ed_recall": 0.044, "over_triage": 0.06, "macro_f1": 1, "ed_f2": None}
     )
-    assert [metric for metric, row in rows.items() if row.verdict == "not worse"] == ["accuracy"]
+    verdicts = {"accuracy": "not worse", "macro_f1": "worse"}
+    assert {metric: row.verdict for metric, row in rows.items()} == dict.fromkeys(rows, "cannot conclude") | verdicts
 
 
 # --- Made-up studies --------------------------------------------------------------------------------

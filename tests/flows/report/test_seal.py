@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime
 
 import pytest
@@ -16,9 +17,9 @@ from flows.report.page import reported_study
 from flows.report.rows import Sealed, evaluation_ids
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from tasks.spec import Primary
+from tasks.spec import Primary, canonical_json, short_digest
 from tests.place import shown
-from tests.warehouse.rows import assert_sound, evaluation
+from tests.warehouse.rows import assert_sound, evaluation, training
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land_sweep
@@ -30,23 +31,25 @@ CLAIM = Primary(
     recipe="tuned", base_model="smol", figures=("over_triage", "accuracy"), adjust="holm", sealed=True,
     seeds=(1, 2, 3), further_seeds=(4, 5),
 )  # fmt: skip
-COLUMNS = {"primary_claim": CLAIM.model_dump_json(), "primary_digest": CLAIM.digest}
+JUDGED = {"created_at": datetime(2026, 4, 1)}  # after the claim
 
 
-def land_seeds(*seeds: int, day: int) -> list[str]:
-    """Both precisions of these seeds, and the first one's 8-bit adapter moved; evaluation_ids."""
-    root, ids = home() / "landing", []
+def land_seeds(*seeds: int, day: int, claim: Primary = CLAIM, further: Sequence[str] = ()) -> list[str]:
+    """Both precisions of these seeds, and their 8-bit adapters moved; evaluation_ids. `further`: also of the sweep."""
+    root, ids = home() / "landing", [*further]
     for seed in seeds:
-        judged = {"created_at": datetime(2026, 4, 1)}  # after the claim
-        values = {"arm": f"s{seed}-", "seed": seed, "recipe": "tuned", "of_evaluation": judged}
+        values = {"arm": f"s{seed}-", "seed": seed, "recipe": "tuned", "of_evaluation": JUDGED}
         for precision in ("4bit", "8bit"):
             land_at(root, precision, noisy(10 * seed + int(precision[0]), 0.8, 240), **values)
             ids.append(f"e-s{seed}-{precision}")
         land_at(root, "mxfp4", noisy(seed, 0.5, 240), moved_from="8bit", **values)
-        familiar = evaluation(f"f-s{seed}", f"t-s{seed}-4bit", evaluation_set="test_familiar", **judged)
+        familiar = evaluation(f"f-s{seed}", f"t-s{seed}-4bit", evaluation_set="test_familiar", **JUDGED)
         write_landing(root, f"f-s{seed}", "evaluation", familiar)
         ids += [f"e-s{seed}-mxfp4-from-8bit", f"f-s{seed}"]
-    land_sweep(root, "sealed", ids, day, **COLUMNS)
+    values = claim.model_dump(mode="json")
+    land_sweep(
+        root, "sealed", ids, day, primary_claim=canonical_json(values), primary_digest=short_digest(values)
+    )  # fmt: skip
     load_all(root)
     return ids
 
@@ -80,42 +83,76 @@ def test_a_sealed_study_shows_its_progress_then_what_seeds_differ_by_and_its_fig
     with pytest.raises(BadInput, match="2 of 3 seeds .* Missing: 3"):
         compare("sealed", open_it=True)
 
-    ids = land_seeds(1, 2, 3, day=2)
-    _, deviations, chances, further, command = is_sealed(ids, capsys).splitlines()
-    (row,) = query("SELECT * FROM quantization_summary WHERE metric = 'accuracy' AND rule = 'argmax'").to_dict(
-        "records"
+    root, of_three = home() / "landing", {"seed": 3, "recipe": "tuned"}
+    diverged = training("t-s3-4bit", 4, cell_id="s3-4bit", status="diverged", error="NaN", **of_three)
+    write_landing(root, "t-s3-4bit", "training", diverged)
+    land_at(root, "8bit", noisy(38, 0.8, 240), arm="s3-", of_evaluation=JUDGED, **of_three)
+    land_seeds(day=2, further=["t-s3-4bit", "e-s3-8bit"])
+    _, left_out, missing = shown(print_study, "sealed").splitlines()
+    assert left_out.startswith("Left out at both, since a training diverged: seed 3.") and missing.startswith(
+        "Missing: 4."
     )
+
+    # Trained once more under other settings, and judged last: as a pair it would be another one.
+    other = {
+        "seed": 4,
+        "recipe": "tuned",
+        "settings_digest": "other",
+        "of_evaluation": {"created_at": datetime(2026, 4, 2)},
+    }
+    land_at(root, "8bit", noisy(48, 0.1, 240), arm="other-", **other)
+    ids = land_seeds(1, 2, 4, day=3, further=["e-other-8bit"])
+    progress, _, deviations, chances, decision, missing = is_sealed(ids, capsys).splitlines()
+    assert "3 of 4 seeds" in progress and missing.startswith("Missing: 5.")
     differences = [
         query(f"SELECT avg((argmax = label)::INT) FROM prediction WHERE evaluation_id LIKE 'e-s{seed}-%bit' "
               "AND evaluation_id NOT LIKE '%from%' GROUP BY evaluation_id ORDER BY evaluation_id").iloc[:, 0]
-        for seed in CLAIM.seeds
+        for seed in (1, 2, 4)
     ]  # fmt: skip
     spread = query(f"SELECT 100 * stddev_samp(x) FROM (SELECT unnest({[a - b for a, b in differences]}) AS x)").iloc[
         0, 0
     ]
-    assert deviations.endswith(f", accuracy {spread:.2f}.") and row["seeds"] == 3
-    assert f"{100 * row['difference']:.1f}" not in deviations + chances
-    assert re.search(r"equal: 3 seeds \d+ % in over-triage, \d+ % in accuracy; 5 seeds \d+ % in over-", chances)
-    assert further == "Seeds that may join, all of them, before it is opened: 4, 5."
+    assert deviations.endswith(f", accuracy {spread:.2f}.")
+    assert f"{100 * sum(a - b for a, b in differences) / 3:.1f}" not in deviations + chances
+    of_each = r"equal: 3 seeds \d+\.\d % in over-triage, \d+\.\d % in accuracy; 4 seeds \d+\.\d % in over-"
+    assert "at Holm's first step (one-sided p below 0.0125) if" in chances and re.search(of_each, chances)
+    assert decision == "It takes 80 % in each with 3 seeds, so that all further seeds join: 5."
+    with pytest.raises(BadInput, match="3 of 4 seeds .* Missing: 5"):
+        compare("sealed", open_it=True)
 
-    ids = land_seeds(4, day=3)
-    assert "4 of 5 seeds" in is_sealed(ids, capsys), "once one has joined"
     ids = land_seeds(5, day=4)
-    assert "5 of 5 seeds" in is_sealed(ids, capsys)
-
+    *_, command = is_sealed(ids, capsys).splitlines()
     assert command == "Next: triage compare sealed --open, which records the time and shows every figure."
     compare("sealed", open_it=True)
     assert "in over-triage by each model's threshold: " in (text := capsys.readouterr().out)
-    assert "by Holm for 2 figures" in text and "5 trainings a side" in text
-    assert "before its first result" in " ".join(shown(print_study, "sealed", asked=["pairs"]).split())
-    assert len(landed_results(ids)) == 3 and len(evaluation_ids("sealed")) == 20
-    (claim,) = query("SELECT sealed, opened_at, looked_at FROM primary_claim JOIN look USING (study)").to_dict(
-        "records"
-    )
-    assert not claim["sealed"] and claim["opened_at"] == claim["looked_at"]
+    assert "by Holm for 2 figures" in text and "4 trainings a side" in text
+    details = " ".join(shown(print_study, "sealed", asked=["pairs"]).split())
+    assert "before its first result. It was opened on " in details
+    assert "for seeds 1, 2, 4, 5. Left out at both, since a training diverged: seed 3." in details
+    assert len(landed_results(ids)) == 3 and len(evaluation_ids("sealed")) == 4 * 4 + 2
+    (claim,) = query(
+        "SELECT sealed, opened_at, looked_at, look.seeds FROM primary_claim JOIN look USING (study)"
+    ).to_dict("records")
+    assert not claim["sealed"] and claim["opened_at"] == claim["looked_at"] and list(claim["seeds"]) == [1, 2, 4, 5]
     with pytest.raises(BadInput, match="not sealed"):
         compare("sealed", open_it=True)
     assert_sound()
+
+
+def test_seeds_that_the_spread_does_not_ask_for_join_no_claim_and_are_told_beside_it(capsys):
+    claim = CLAIM.model_copy(update={"margin": 0.2})
+    land_seeds(1, 2, 3, 4, day=1, claim=claim)
+    *_, decision, command = shown(print_study, "sealed").splitlines()
+    assert decision == "It takes 80 % in each with 3 seeds, and these suffice: no further seed joins."
+    assert command.startswith("Next: triage compare sealed --open")
+    compare("sealed", open_it=True)
+    before = capsys.readouterr().out
+    assert "3 trainings a side" in before and "With seed 4 the estimate moved: " in before
+
+    land_seeds(5, day=2, claim=claim)
+    after = shown(print_study, "sealed")
+    assert "3 trainings a side" in after and "With seeds 4, 5 the estimate moved: " in after
+    assert after.partition(" With seed")[0] == before.partition(" With seed")[0], "the answer is what it was"
 
 
 def test_a_seal_is_of_trained_models(tmp_path):
