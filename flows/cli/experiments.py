@@ -105,11 +105,20 @@ def find_model(name: str, precision: str | None = None) -> BundledModel:
     `precision`: that to which its adapter was moved, of an experiment. The rule of a moved adapter
     is the one chosen again, never the one that it had.
 
-    Raises BadInput, with the nearest names, where there is no such finished experiment.
+    Raises BadInput, with the nearest names, where there is no such finished experiment, and for a
+    folder with a `precision`.
     """
     folder = expanded(name)
     if "/" in name or name in (".", "..") or ask(Path.is_dir, folder):
-        return read_bundle(folder)  # which says what is missing, if anything is
+        model = read_bundle(folder)  # which says what is missing, if anything is
+        if precision is not None:
+            raise BadInput(
+                f"{name} is an export already, without the cases that choose a threshold again; "
+                "name the experiment itself."
+            )
+        if model.bundle.origin:
+            print_line(errors, model.bundle.origin)
+        return model
 
     refresh_warehouse()
     choices = find_evaluations(name, for_its_model=True)

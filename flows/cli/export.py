@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.experiments import find_model
-from flows.cli.terminal import Experiment, console, errors, print_line
+from flows.cli.terminal import Experiment, Precision, console, errors, print_line
 from tasks.bundle.asking import in_use
 from tasks.bundle.export import export as export_model
 from tasks.bundle.export import push as push_folder
@@ -22,10 +22,6 @@ Adapter = Annotated[
 ]
 Gguf = Annotated[
     bool, typer.Option("--gguf", help="also write a GGUF file for llama.cpp (SmolLM2)")
-]
-Precision = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="as its adapter was moved to this precision, e.g. mxfp4"),
 ]
 Push = Annotated[
     str | None,
@@ -58,8 +54,7 @@ def export(
     refuse_filled(folder)
     model = find_model(experiment, precision)
     if model.folder != home():
-        without = "" if precision is None else ", without the cases that choose a threshold again"
-        raise BadInput(f"{experiment} is an export already{without}; name the experiment itself.")
+        raise BadInput(f"{experiment} is an export already; name the experiment itself.")
     bundle = model.bundle
     if push is not None:
         refuse_push(bundle, push, unsafe)

@@ -17,6 +17,7 @@ import typer
 from deployments.interruptions import INTERRUPTED, interrupted_by_signals
 from flows.cli.experiments import find_model
 from flows.cli.terminal import (
+    Precision,
     discard_the_rest,
     errors,
     output_error,
@@ -79,6 +80,7 @@ def predict(
     file: File = None,
     text_column: Column = "text",
     passes: Passes = None,
+    precision: Precision = None,
     output_format: Format = None,
     output: Output = None,
 ) -> None:
@@ -110,7 +112,7 @@ def predict(
             else:
                 count = sum(1 for _ in numbered_texts(file, text_column))
                 texts = numbered_texts(file, text_column)
-            bundled = find_model(experiment)
+            bundled = find_model(experiment, precision)
             with (
                 in_use(bundled, "predict"),
                 AskedModel(bundled, passes, "predict") as model,

@@ -43,6 +43,10 @@ Experiment = Annotated[
         help="name of an experiment, or a training or evaluation id, or the beginning of one"
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="as its adapter was moved to this precision, e.g. mxfp4"),
+]
 Prevalence = Annotated[
     float | None,
     typer.Option(help="restate precision and F2 at this share of emergencies, e.g. 0.1"),

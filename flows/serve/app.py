@@ -61,6 +61,7 @@ class Answered(BaseModel):
     notes: list[str] = Field(description="what to mind about this text")
     model_id: str = Field(description="the training that made the model")
     rule: str = Field(description="argmax, target_recall or min_cost")
+    origin: str | None = Field(description="of a moved adapter, what was chosen again")
     verdict: str = Field(description="passes_gates, provisional or unsafe")
     warning: str | None = Field(description="why the model must not be relied on")
     notice: str = Field(description="what the answer is not")

@@ -76,6 +76,7 @@ def answer(bundle: Bundle, decision: Decision) -> dict[str, Any]:
         "notes": notes,
         "model_id": bundle.model_id,
         "rule": bundle.rule.name,
+        "origin": bundle.origin,
         "verdict": bundle.verdict,
         "warning": bundle.warning,
         "notice": bundle.notice,

@@ -157,8 +157,8 @@ def _fill(
 
 def _base(model: BundledModel, base_model: BaseModelSpec, weights: Path) -> dict[str, Any]:
     """What an adapter belongs to: its base model's repository and commit, None for weights that came
-    another way; the precision; and name and digests of the weights beside it, of a moved adapter not
-    those that it was trained on.
+    another way, and where they came from, of a package its name and version; the precision; and name
+    and digests of the weights beside it, of a moved adapter not those that it was trained on.
     """
     bundle = model.bundle
     variant = VariantManifest.read(weights)

@@ -131,10 +131,14 @@ def test_a_rule_that_is_not_available_gives_no_label_and_says_why():
     assert answer(with_note, decide(with_note, np.zeros((1, 3)))[0])["notes"] == []
 
 
-def test_an_unsafe_model_says_so_in_every_answer_and_random_weights_are_named():
+def test_an_unsafe_model_and_a_moved_one_say_so_in_every_answer_and_random_weights_are_named():
     answer_text = answer(bundle(Rule(name="argmax")), Decision("GP", (0.1, 0.8, 0.1), ("GP",)))
     assert answer_text["warning"] == "This model is unsafe by its gates: ED recall 0.900 (at least 0.95 is required)."
     assert answer_text["notice"].startswith("Research software, not a medical device; synthetic cases are no evidence")
+    assert answer_text["origin"] is None
+    moved = bundle(Rule(name="target_recall", threshold=0.3), trained_at="8bit")
+    chosen = "the threshold, 0.3, was chosen again on calibration at 4bit"
+    assert answer(moved, decide(moved, np.zeros((1, 3)))[0])["origin"] == f"The adapter was trained at 8bit; {chosen}."
     assert bundle(Rule(name="argmax"), verdict="provisional").warning is None
     assert "random weights" in bundle(Rule(name="argmax"), random_weights=True, verdict="provisional").warning
 

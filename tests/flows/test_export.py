@@ -229,6 +229,7 @@ def test_an_adapter_names_what_it_belongs_to_and_its_tensors_are_those_that_were
     config = json.loads((plain / "adapter_config.json").read_text())
     assert config["precision"] == {"name": "4bit", "bits": 4, "group_size": 64, "mode": "affine"}
     assert (config["base_model_name_or_path"], config["revision"]) == ("tiny-llama", None)  # of no repository
+    assert config["weights_source"] == "random weights of the shape tiny-llama, seed 0", "of a package, its version"
     assert config["lora_parameters"]["rank"] == bundle.recipe.rank
 
     tensors, metadata = mx.load(str(plain / "adapters.safetensors"), return_metadata=True)

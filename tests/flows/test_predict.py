@@ -116,7 +116,7 @@ def test_where_no_answer_was_written_the_same_output_can_be_named_again(kept_mod
     output = two_cases.with_name("answers.txt")
     other = BundledModel(bundle=kept_model.bundle.model_copy(update={"adapter_digest": "other"}), folder=used.home)
     with monkeypatch.context() as patch, pytest.raises(BrokenFolder, match="is not the adapter that was judged"):
-        patch.setattr(command, "find_model", lambda name: other)
+        patch.setattr(command, "find_model", lambda *_: other)
         command.predict(CELL, file=two_cases, output=output)
     assert not output.exists()
     if not FULL.exists():
@@ -136,9 +136,9 @@ def test_where_no_answer_was_written_the_same_output_can_be_named_again(kept_mod
 def test_a_file_that_another_command_makes_meanwhile_stays(kept_model, used, two_cases, monkeypatch):
     output = two_cases.with_name("meanwhile.txt")
 
-    def found(name: str) -> BundledModel:
+    def found(*args: str | None) -> BundledModel:
         output.write_text("theirs")
-        return find_model(name)
+        return find_model(*args)
 
     monkeypatch.setattr(command, "find_model", found)
     with pytest.raises(BadInput):
@@ -196,6 +196,8 @@ def test_a_file_of_texts_gives_a_file_of_answers(used, tmp_path):
             "closest name first: tiny-llama-4bit-balanced_safe",
         ),
         (("always_ed", "--file", "good.jsonl"), "is a baseline"),
+        (("always_ed", "--precision", "mxfp4", "--file", "good.jsonl"), "is a baseline"),
+        ((CELL, "--precision", "mxfp4", "--file", "good.jsonl"), "was chosen at 4bit, and not at mxfp4"),
         (("./nowhere", "--file", "good.jsonl"), "holds no model that can be used"),
     ],
 )

@@ -307,7 +307,7 @@ def test_rules_are_chosen_again_on_calibration_at_the_other_width_and_the_probab
             assert len(cases) == 24 and rules.threshold[one] == emergencies[int(rules.allowed_misses[one])]
 
 
-def test_a_moved_adapter_is_used_by_the_rules_that_were_chosen_again_and_says_so(mended, own_home, monkeypatch):
+def test_a_moved_adapter_is_used_by_the_rules_that_were_chosen_again_and_says_so(mended, own_home, monkeypatch, capsys):
     place, *_ = mended
     place.use(monkeypatch)
     rows = {row.cell_id: row for row in leaderboard_rows() if row.moved_rules}
@@ -338,6 +338,11 @@ def test_a_moved_adapter_is_used_by_the_rules_that_were_chosen_again_and_says_so
     card = (place.folder / "moved" / "README.md").read_text()
     assert said in card and "| metric | this model | threshold kept | " in card
     assert json.loads((place.folder / "moved" / "bundle.json").read_text())["rule"]["threshold"] == threshold
+    capsys.readouterr()
+    find_model(str(place.folder / "moved"))
+    assert " ".join(capsys.readouterr().err.split()) == said
+    with pytest.raises(BadInput, match="is an export already, without the cases that choose a threshold again"):
+        find_model(str(place.folder / "moved"), "8bit")
     config = json.loads((place.folder / "moved" / "adapter_config.json").read_text())
     assert config["model"].startswith("tiny-llama-8bit-"), "not the weights that it was trained on"
 
