@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
@@ -343,6 +345,17 @@ def test_the_primary_figures_of_the_published_study_are_those_of_the_independent
     names = ("difference", "low", "high", "freedom", "p", "4bit", "8bit", "seeds", "groups")
     for metric, *row in rows:
         assert [figures[metric][name] for name in names] == pytest.approx(row, abs=1e-6, rel=0), metric
+
+
+def test_the_independent_script_counts_the_seeds_that_a_claim_was_opened_for(tmp_path):
+    shutil.copytree(FOLDER / "study" / "landing", tmp_path / "landing")
+    looks = [
+        {"study": "study", "objective": "primary claim x", "looked_at": datetime(2026, 12, day), "seeds": seeds}
+        for day, seeds in ((6, [42, 43, 44]), (5, [42, 44]))
+    ]
+    pq.write_table(pa.Table.from_pylist(looks), tmp_path / "landing" / "look.parquet")
+    figures = independent.primary_figures(tmp_path / "landing", "smollm2-135m", "tuned", ("4bit", "8bit"), "test", 0.02)
+    assert {figure["seeds"] for figure in figures.values()} == {2}
 
 
 def test_the_picture_of_moved_adapters_shows_what_a_kept_threshold_loses(tmp_path):
