@@ -281,7 +281,7 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
     where both sides are equal, and what makes this POWER.
     """
     seeds = len(claim.seeds or ())
-    steps, step = first_step(claim)
+    steps, at_step = first_step(claim)
     can_show = []
     chances = []
     takes = []
@@ -332,7 +332,7 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
     yield f"{shown} (half of a 95 % interval; variances of 4bit against 8bit, {origin})."
     yield (
         f"if {' and '.join(claim.sides)} are equal, the chance to conclude "
-        f'"not worse by {100 * claim.margin:g} points"{step} is {" and ".join(chances)}.'
+        f'"not worse by {100 * claim.margin:g} points"{at_step} is {" and ".join(chances)}.'
     )
     if not is_moved:
         yield f"a chance of {100 * POWER:g} %{training} takes {', and '.join(takes)}."

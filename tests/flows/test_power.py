@@ -165,6 +165,20 @@ def test_three_lines_say_what_is_shown_the_chance_and_what_80_percent_takes():
     assert re.fullmatch(r"a chance of 80 % takes [5-7] seeds in accuracy, and [89] seeds in ED recall\.", takes)
 
 
+def test_by_holm_a_chance_is_that_of_its_first_step_and_takes_more_seeds():
+    planned = PlannedCases(4000, 116), PlannedCases(1080, 116)
+    seeds = []
+    for adjust, words in (
+        ("none", '2 points" is '),
+        ("holm", "2 points\" at Holm's first step (one-sided p below 0.0125) is "),
+    ):
+        claim = Primary(base_model="smollm2-135m", recipe="tuned", seeds=tuple(range(3)), adjust=adjust)
+        _, chances, takes = power_lines(claim, *planned)
+        assert words in chances
+        seeds.append([int(number) for number in re.findall(r"(\d+) seeds", takes)])
+    assert all(one < of for one, of in zip(*seeds, strict=True)) and len(seeds[0]) == 2
+
+
 def test_one_seed_no_groups_and_too_few_of_them_are_told():
     one_seed = lines(1, 4200, 63, (1134, 63))
     assert "can show 1.5 points in accuracy" in one_seed
