@@ -147,7 +147,8 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest
             entry = [id, kind, manifest.digest, utc_now()]
             con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
             # Last: pairs are matched by the costs and the data digest.
-            if kind == "dataset":  # which names datasets again, those of any training
+            # A dataset names those of any training again; a claim seals pairs, and a look opens them.
+            if kind in ("dataset", "sweep", "look"):
                 pairs.refresh(con)
             elif kind in ("training", "evaluation"):
                 pairs.refresh(con, id)

@@ -385,6 +385,9 @@ def studied(
     claims = claims_of(found.study) if found else []
     shown_ids = ids if only is None else only
     boards = by_test_set(leaderboard_rows(shown_ids))
+    if not boards and ids:  # all of it may be of the claim of another study
+        for row in rows_of(f"sealed_evaluation WHERE evaluation_id IN {listed(ids)}"):
+            claims_of(row.study)
     pairs = rows_of("quantization_comparison", shown_ids) if boards else []
     recipes = rows_of("quantization_summary", ids) if boards else []
 

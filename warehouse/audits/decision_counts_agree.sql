@@ -3,7 +3,7 @@ WITH stored AS (
     SELECT evaluation_id, rule, [*COLUMNS('_as_')] AS counts, loss FROM decision_count
 ),
 recounted AS (
-    SELECT evaluation_id, rule, [*COLUMNS('_as_')] AS counts, loss FROM recounted_decisions
+    SELECT evaluation_id, rule, [*COLUMNS('_as_')] AS counts, loss FROM recounted_decisions_of(NULL)
 )
 SELECT evaluation_id, rule
 FROM stored FULL JOIN recounted USING (evaluation_id, rule)

@@ -1,7 +1,7 @@
 -- One row per landed metric that differs from the figure that people query, which predictions give.
 --
 -- A value without a figure, and a figure without a value, differ too. The audit
--- metrics_are_reproduced compares all metrics of all rules.
+-- metrics_are_reproduced compares all metrics of all rules, those of sealed evaluations too.
 WITH queried AS (
     UNPIVOT (
         SELECT * EXCLUDE (cases, ed_cases, ed_missed, loss) FROM prediction_figures WHERE rule <> 'primary'
@@ -11,6 +11,7 @@ WITH queried AS (
 landed AS (
     SELECT evaluation_id, rule, metric, value
     FROM metric
+    ANTI JOIN sealed_evaluation USING (evaluation_id)
     JOIN evaluation USING (evaluation_id)
     WHERE value IS NOT NULL
         AND rule <> 'min_cost'

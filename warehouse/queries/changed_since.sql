@@ -3,7 +3,8 @@
 WITH happened AS (
     SELECT finished_at AS moment, 'training' AS what, training_id AS id, status AS result FROM experiment
     UNION ALL
-    SELECT created_at, 'evaluation on ' || evaluation_set, evaluation_id, verdict FROM evaluation
+    SELECT created_at, 'evaluation on ' || evaluation_set, evaluation_id, verdict
+    FROM evaluation ANTI JOIN sealed_evaluation USING (evaluation_id)
     UNION ALL
     SELECT created_at, 'fidelity', fidelity_id, distribution FROM fidelity
     UNION ALL

@@ -14,6 +14,7 @@ chosen AS (
     SELECT training_id, cell_id
     FROM experiment
     LEFT JOIN ranked USING (training_id)
+    ANTI JOIN (FROM evaluation SEMI JOIN sealed_evaluation USING (evaluation_id)) USING (training_id)
     WHERE CASE WHEN $first IS NULL THEN place = 1 ELSE starts_with(training_id, $first) END
         OR CASE WHEN $second IS NULL THEN place = 2 ELSE starts_with(training_id, $second) END
 )

@@ -1,4 +1,4 @@
--- One row per evaluation of a model that a sealed claim is about: evaluation_summary, and every view on it, leaves them out.
+-- One row per evaluation of a model that a sealed claim is about: every view with figures of models leaves them out.
 --
 -- They are those of the claim's base model and recipe by its seeds, on any set and at any precision, moved adapters included. The
 -- tables prediction, metric and others hold them all the same: who looks there has looked, and says so.

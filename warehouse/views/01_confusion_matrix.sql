@@ -9,7 +9,8 @@ SELECT
     upper(split_part(cell, '_as_', 1)) AS label,
     upper(split_part(cell, '_as_', 2)) AS decision,
     cases
-FROM (UNPIVOT decision_count ON COLUMNS('_as_') INTO NAME cell VALUE cases);
+FROM (UNPIVOT decision_count ON COLUMNS('_as_') INTO NAME cell VALUE cases)
+ANTI JOIN sealed_evaluation USING (evaluation_id);
 
 COMMENT ON COLUMN confusion_matrix.rule IS '''primary'' (the recipe''s own rule), argmax, target_recall or min_cost';
 COMMENT ON COLUMN confusion_matrix.decision IS 'the label that the rule decides';

@@ -8,7 +8,7 @@ WITH ranked AS (
         evaluation_id,
         label = 'ED' AS is_ed,
         rank() OVER smaller + (count(*) OVER equal - 1) / 2 AS mean_rank
-    FROM prediction
+    FROM prediction ANTI JOIN sealed_evaluation USING (evaluation_id)
     WINDOW
         smaller AS (PARTITION BY evaluation_id ORDER BY p_ed),
         equal AS (PARTITION BY evaluation_id, p_ed)

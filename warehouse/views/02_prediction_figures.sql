@@ -16,7 +16,7 @@ WITH margins AS (
         ed_as_gp + gp_as_gp + home_as_gp AS chosen_gp,
         ed_as_home + gp_as_home + home_as_home AS chosen_home,
         ed_cases + gp_cases + home_cases AS cases
-    FROM decision_count
+    FROM decision_count ANTI JOIN sealed_evaluation USING (evaluation_id)
     WHERE rule IN ('primary', 'argmax', 'target_recall')
 )
 SELECT

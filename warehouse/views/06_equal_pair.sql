@@ -40,6 +40,7 @@ WITH side AS (
         } AS conditions
     FROM experiment AS x
     JOIN evaluation AS e USING (training_id)
+    ANTI JOIN sealed_evaluation ON sealed_evaluation.evaluation_id = e.evaluation_id
     -- The target is the evaluation's, since one training may be judged at several.
     LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
     LEFT JOIN evaluation_costs_of(ids) AS c ON c.evaluation_id = e.evaluation_id

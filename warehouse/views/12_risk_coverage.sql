@@ -17,6 +17,7 @@ WITH scored AS (
             ))
         ]) AS uncertainty
     FROM mc_dropout AS m JOIN prediction AS p USING (evaluation_id, case_id)
+    ANTI JOIN sealed_evaluation USING (evaluation_id)
     WHERE p.decision IS NOT NULL
 ),
 smoothed AS (

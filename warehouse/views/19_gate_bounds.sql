@@ -14,6 +14,7 @@ WITH look AS (
         coalesce(l.manifest_digest, e.evaluation_id) AS content
     FROM evaluation AS e
     ANTI JOIN judged_again ON judged_again.evaluation_id = e.evaluation_id
+    ANTI JOIN sealed_evaluation ON sealed_evaluation.evaluation_id = e.evaluation_id
     JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
     LEFT JOIN landed AS l ON l.id = e.evaluation_id
     WHERE x.recipe_kind IN ('standard', 'safety', 'moved_adapter')

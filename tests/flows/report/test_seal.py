@@ -14,28 +14,38 @@ from flows.cli.status import print_status
 from flows.cli.sweep import print_results
 from flows.outcomes import landed_results
 from flows.report.page import reported_study
-from flows.report.rows import Sealed, evaluation_ids
+from flows.report.rows import Sealed, evaluation_ids, studied
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.spec import Primary, canonical_json, short_digest
 from tests.place import shown
-from tests.warehouse.rows import assert_sound, evaluation, training
+from tests.warehouse.rows import assert_sound, evaluation, full, land_arm, training
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land_sweep
+from warehouse.connect import reading
+from warehouse.cookbook import cookbook, named_query
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
+from warehouse.schema import sql_files
 
 CLAIM = Primary(
     recipe="tuned", base_model="smol", figures=("over_triage", "accuracy"), adjust="holm", sealed=True,
     seeds=(1, 2, 3), further_seeds=(4, 5),
 )  # fmt: skip
 JUDGED = {"created_at": datetime(2026, 4, 1)}  # after the claim
+# Views and queries that have rows while everything is sealed: names, settings and counts of results, and of trainings what they
+# took. `claims` has a line for each claim of the repeated study.
+WITHOUT_FIGURES = {
+    "study_member", "study", "evaluation_origin", "evaluation_costs", "primary_claim", "sealed_evaluation", "best_constant",
+    "seed_group", "fixed_beforehand", "loaded", "training_cost", "changed_since", "claims",
+}  # fmt: skip
 
 
 def land_seeds(*seeds: int, day: int, claim: Primary = CLAIM, further: Sequence[str] = ()) -> list[str]:
-    """Both precisions of these seeds, and their 8-bit adapters moved; evaluation_ids. `further`: also of the sweep."""
+    """Both precisions of these seeds, the 8-bit adapters moved, and another set, a case of it with dropout; evaluation_ids.
+    `further`: also of the sweep."""
     root, ids = home() / "landing", [*further]
     for seed in seeds:
         values = {"arm": f"s{seed}-", "seed": seed, "recipe": "tuned", "of_evaluation": JUDGED}
@@ -43,7 +53,11 @@ def land_seeds(*seeds: int, day: int, claim: Primary = CLAIM, further: Sequence[
             land_at(root, precision, noisy(10 * seed + int(precision[0]), 0.8, 240), **values)
             ids.append(f"e-s{seed}-{precision}")
         land_at(root, "mxfp4", noisy(seed, 0.5, 240), moved_from="8bit", **values)
-        familiar = evaluation(f"f-s{seed}", f"t-s{seed}-4bit", evaluation_set="test_familiar", **JUDGED)
+        dropout = {"mc_status": "available", "mc_reason": None, "mc_cases": 1}
+        familiar = evaluation(f"f-s{seed}", f"t-s{seed}-4bit", evaluation_set="test_familiar", **dropout, **JUDGED)
+        passes = {"passes": 2, "majority": "ED", "confidence": 1, "entropy_nats": 0, "review": False}
+        row = full("mc_dropout", evaluation_id=f"f-s{seed}", case_id="c00000", p_ed=0.8, p_gp=0.1, p_home=0.1, **passes)
+        familiar["mc_dropout"] = [row]
         write_landing(root, f"f-s{seed}", "evaluation", familiar)
         ids += [f"e-s{seed}-mxfp4-from-8bit", f"f-s{seed}"]
     values = claim.model_dump(mode="json")
@@ -54,6 +68,18 @@ def land_seeds(*seeds: int, day: int, claim: Primary = CLAIM, further: Sequence[
     return ids
 
 
+def with_rows() -> dict[str, list[tuple[object, ...]]]:
+    """The rows of every view, and of every named query with its defaults, where there are any."""
+    rows = {}
+    with reading() as con:
+        for file in sql_files("views"):
+            name = file.name.partition("_")[2]
+            rows[name] = con.execute(f"FROM {name}").fetchall()
+        for named in cookbook():
+            rows[named.name] = con.execute(named.sql, named.values({})).fetchall()
+    return {name: of_name for name, of_name in rows.items() if of_name}
+
+
 def is_sealed(ids: list[str], capsys) -> str:
     """What `triage compare` prints of a study that no command shows a figure of."""
     for refused in (reported_study, lambda name: gates(), lambda name: best(study=name)):
@@ -61,7 +87,15 @@ def is_sealed(ids: list[str], capsys) -> str:
             refused("sealed")
     with pytest.raises(BadInput, match="t-s1-4bit is of the study sealed, which is sealed; `triage"):
         gates("t-s1-4bit")
-    assert landed_results(ids) == [] and len(query("FROM evaluation_summary")) == 0
+    shown_rows = with_rows()
+    assert shown_rows.keys() - {"unfinished_trainings"} == WITHOUT_FIGURES
+    named = {str(value) for name in ("changed_since", "claims") for row in shown_rows[name] for value in row}
+    assert not named & {*ids, *(id.removeprefix("e-") for id in ids)} and "t-s1-4bit" in named
+    assert not [text for text in named if "smol tuned" in text]
+    curve = named_query("learning_curves")
+    assert len(query(curve.sql, curve.values({"first": "t-s1-4bit"}))) == 0
+    assert_sound()
+    assert landed_results(ids) == []
     assert "s1-4bit" in (status := shown(print_status)) and not re.search(r"0\.\d", status)
 
     printed = shown(print_study, "sealed")
@@ -123,6 +157,19 @@ def test_a_sealed_study_shows_its_progress_then_what_seeds_differ_by_and_its_fig
     ids = land_seeds(5, day=4)
     *_, command = is_sealed(ids, capsys).splitlines()
     assert command == "Next: triage compare sealed --open, which records the time and shows every figure."
+
+    # A study without a claim that holds the same models, then a baseline, too.
+    land_sweep(root, "unclaimed", ids, day=5)
+    load_all(root)
+    assert "The study sealed is sealed: 4 of 4 seeds" in shown(print_study, "unclaimed")
+    values = {"recipe": "linear", "recipe_kind": "baseline", "cell_id": "linear"}
+    land_arm(root, "-linear", None, noisy(0, 0.7, 240), groups=True, **values)
+    land_sweep(root, "unclaimed", ["e-linear"], day=6)
+    load_all(root)
+    (study,) = studied("unclaimed")
+    assert [row.recipe for row in study.board] == ["linear"] and study.pairs == [] == study.recipes
+    assert "tuned" not in shown(print_study, "unclaimed", asked=None)
+
     compare("sealed", open_it=True)
     assert "in over-triage by each model's threshold: " in (text := capsys.readouterr().out)
     assert "by Holm for 2 figures" in text and "4 trainings a side" in text
@@ -134,6 +181,9 @@ def test_a_sealed_study_shows_its_progress_then_what_seeds_differ_by_and_its_fig
         "SELECT sealed, opened_at, looked_at, look.seeds FROM primary_claim JOIN look USING (study)"
     ).to_dict("records")
     assert not claim["sealed"] and claim["opened_at"] == claim["looked_at"] and list(claim["seeds"]) == [1, 2, 4, 5]
+    opened = with_rows().keys()
+    assert opened >= {file.name.partition("_")[2] for file in sql_files("views")} - {"sealed_evaluation"}
+    assert opened >= {"pooled_difference", "four_bits_against_eight", "gains_from_8_bits", "flipped_cases"}
     with pytest.raises(BadInput, match="not sealed"):
         compare("sealed", open_it=True)
     assert_sound()

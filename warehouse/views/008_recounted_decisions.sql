@@ -1,8 +1,8 @@
 -- One row per evaluation and decision rule: the table decision_count as the rows of prediction give it.
 --
--- The loader fills that table from here, and an audit compares the two. The rule 'primary' is the
--- evaluation's own; a rule that could not be applied has no row. Queries read decision_count.
--- recounted_decisions_of(ids) counts those of these evaluations alone.
+-- The loader fills that table from recounted_decisions_of(ids), and an audit compares the two, sealed
+-- evaluations too. The rule 'primary' is the evaluation's own; a rule that could not be applied has no
+-- row. Queries read decision_count.
 CREATE OR REPLACE MACRO recounted_decisions_of(ids) AS TABLE
 WITH alike AS (
     SELECT
@@ -59,7 +59,8 @@ FROM decided
 WHERE choice IS NOT NULL
 GROUP BY evaluation_id, rule;
 
-CREATE OR REPLACE VIEW recounted_decisions AS FROM recounted_decisions_of(NULL);
+CREATE OR REPLACE VIEW recounted_decisions AS
+FROM recounted_decisions_of(NULL) ANTI JOIN sealed_evaluation USING (evaluation_id);
 
 COMMENT ON COLUMN recounted_decisions.rule IS '''primary'' (the recipe''s own rule), argmax, target_recall or min_cost';
 COMMENT ON COLUMN recounted_decisions.loss IS 'mean negative log-likelihood for each completion token, in nats';
