@@ -10,6 +10,7 @@ McCulloch, Variance Components (1992), chapter 4) with Satterthwaite's degrees o
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,19 @@ BETTER = {"ed_recall": 1, "over_triage": -1, "accuracy": 1}  # the sign of a gai
 def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
     """The rows of a table in a folder, and in those below it: the registered study has one for each seed."""
     return [row for path in sorted(folder.rglob(f"{table}.parquet")) for row in pq.ParquetFile(path).read().to_pylist()]
+
+
+def refuse_sealed(folder: Path) -> None:
+    """Raise ValueError where the claim of a study, that of its last sweep with one, is sealed and no look has opened it."""
+    opened = {(row["study"], row["objective"]) for row in rows_of(folder, "look")}
+    sweeps = sorted(rows_of(folder, "sweep"), key=lambda row: (row["started_at"], row["sweep_id"]))
+    for row in {row["study"]: row for row in sweeps if row.get("primary_claim")}.values():
+        is_opened = (row["study"], f"primary claim {row['primary_digest']}") in opened
+        if json.loads(row["primary_claim"]).get("sealed") and not is_opened:
+            raise ValueError(
+                f"the study {row['study']} is sealed, and no figure of it is computed before it is published with the look "
+                "that opened it"
+            )
 
 
 def models_of(folder: Path, base_model: str, recipe: str, evaluation_set: str) -> dict[tuple[int, str], str]:
@@ -136,7 +150,9 @@ def primary_figures(
     folder: Path, base_model: str, recipe: str, sides: Sequence[str], evaluation_set: str, margin: float
 ) -> dict[str, dict[str, float]]:
     """By figure, the first side minus the second over the seeds that have both, with its one-sided p against a loss of
-    `margin`, also adjusted by Holm (Scandinavian Journal of Statistics 6 (1979)) for all figures."""
+    `margin`, also adjusted by Holm (Scandinavian Journal of Statistics 6 (1979)) for all figures. Raises ValueError where
+    the folder holds a sealed study."""
+    refuse_sealed(folder)
     judged = models_of(folder, base_model, recipe, evaluation_set)
     seeds = sorted({seed for seed, _ in judged if all((seed, side) in judged for side in sides)})
     # Those that the claim was opened for; one that was trained later is published beside them.
@@ -183,9 +199,12 @@ def main() -> None:
     parser.add_argument("--evaluation-set", default="test")
     parser.add_argument("--margin", type=float, default=0.02)
     values = parser.parse_args()
-    figures = primary_figures(
-        values.folder, values.base_model, values.recipe, values.sides, values.evaluation_set, values.margin
-    )
+    try:
+        figures = primary_figures(
+            values.folder, values.base_model, values.recipe, values.sides, values.evaluation_set, values.margin
+        )
+    except ValueError as error:
+        raise SystemExit(f"{values.folder}: {error}.") from error
     for name, figure in figures.items():
         print(
             f"{name:12s} {figure['difference']:+.7f} [{figure['low']:+.7f}, {figure['high']:+.7f}]  "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import sys
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +31,7 @@ from tests.published.write import (
     publish_landing,
     publish_seeds,
 )
-from tests.warehouse.rows import evaluation, land_arm, land_pair, training
+from tests.warehouse.rows import evaluation, full, land_arm, land_pair, training
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land, land_sweep
@@ -210,8 +212,14 @@ iterations = 8
 """
 
 
+CLAIM = {
+    "base_model": "smol", "recipe": "r1", "sides": ["4bit", "8bit"], "figures": ["accuracy"], "margin": 0.02,
+    "seeds": [42, 43], "sealed": True,
+}  # fmt: skip
+
+
 def land_seed(root, seed, day, *moves, sets=("test", "test_familiar")):
-    """Both precisions of a seed, and its 8-bit adapter moved: threshold kept, and chosen `again`."""
+    """Both precisions of a seed, and its 8-bit adapter moved: threshold kept, and chosen `again`. The study is sealed."""
     arms = [("4bit", {}), ("8bit", {}), *(("mxfp4", {"moved_from": "8bit", "again": again}) for again in moves)]
     ids = []
     for precision, move in arms:
@@ -220,10 +228,12 @@ def land_seed(root, seed, day, *moves, sets=("test", "test_familiar")):
         familiar = evaluation(f"f-{name}", f"t-{name}", evaluation_set="test_familiar", set_digest="familiar")
         ids += [f"t-{name}", f"e-{name}", *([f"f-{name}"] if "test_familiar" in sets else [])]
         write_landing(root, f"f-{name}", "evaluation", familiar)
-    land_sweep(root, "mini", ids, day)
+    land_sweep(root, "mini", ids, day, primary_claim=json.dumps(CLAIM), primary_digest="digest")
 
 
-def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goes_on_with_the_next(tmp_path):
+def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goes_on_with_the_next(
+    tmp_path, monkeypatch
+):
     (tmp_path / "mini.toml").write_text(SEEDS)
     here, there, pack = tmp_path / "here", tmp_path / "there", tmp_path / "published" / "landing"
 
@@ -254,6 +264,15 @@ def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goe
     counts, second = published(there)
     assert counts == {42: (6, 6), 43: (4, 4)} and set(second) == {*first, "seed-43.pack"}
     assert second["seed-42.pack"] == first["seed-42.pack"], "each case is in the history of commits once"
+
+    monkeypatch.setattr(sys, "argv", ["independent.py", str(pack)])
+    with pytest.raises(SystemExit, match="landing: the study mini is sealed, and no figure of it is computed before"):
+        independent.main()
+    look = {"study": "mini", "objective": "primary claim digest", "looked_at": datetime(2026, 4, 1), "candidates": 4}
+    write_landing(there, "look-mini", "look", {"look": [full("look", look_id="look-mini", **look)]})
+    published(there)
+    with pytest.raises(SystemExit, match="tuned has 0 seed at both"):
+        independent.main()
 
     merge(tmp_path / "published", tmp_path / "third")
     load_all(tmp_path / "third", tmp_path / "third.duckdb")
