@@ -77,7 +77,7 @@ def best(
     as_json: AsJson = False,
 ) -> None:
     """Rank models on `valid`, and show the test figures of the best one alone."""
-    from tasks.landing import land_rows  # pyarrow comes with it
+    from tasks.landing import land_rows, whole_row  # pyarrow comes with it
 
     refresh_warehouse()
     found = find_study(study)
@@ -119,7 +119,7 @@ def best(
         "candidates": len(ranking),
         **{column: getattr(first, column) for column in OF_WINNER},
     }
-    land_rows(look_id, "look", {"look": [look]})
+    land_rows(look_id, "look", {"look": [whole_row("look", look)]})
 
     of_linear = [
         row

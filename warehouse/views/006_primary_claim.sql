@@ -71,7 +71,7 @@ COMMENT ON COLUMN primary_claim.reference IS 'the precision that it is compared 
 COMMENT ON COLUMN primary_claim.figures IS 'claimed figures: accuracy, macro_f1 and ed_auroc by the most probable label, the others by each model''s threshold';
 COMMENT ON COLUMN primary_claim.margin IS 'loss up to which the side counts as not worse';
 COMMENT ON COLUMN primary_claim.seeds IS 'seeds whose trainings the claim is about';
-COMMENT ON COLUMN primary_claim.further_seeds IS 'seeds that may join: once one has, the claim is about all of them';
+COMMENT ON COLUMN primary_claim.further_seeds IS 'seeds that join the claim by its rule, and only before it is opened';
 COMMENT ON COLUMN primary_claim.adjust IS '''holm'': a figure is not worse only if its one-sided p, adjusted for all claimed figures, is below 0.025; else ''none''';
 COMMENT ON COLUMN primary_claim.threshold IS 'of moved adapters: ''kept'', ''chosen_again'' on calibration at the precision, or ''both'', a sentence for each';
 COMMENT ON COLUMN primary_claim.sealed IS 'whether its models are left out of every view, until it is opened';
