@@ -22,6 +22,7 @@ from warehouse.connect import transaction, utc_now
 from warehouse.landing import LandingManifest, kind_of
 from warehouse.schema import FACTS, Kind, insert, refuse_equal_keys, refuse_newer_columns
 
+_SEALED = "SELECT evaluation_id FROM sealed_evaluation ORDER BY ALL"
 # A dataset's own four sets decide what a training is, so datasets that share them are one for a
 # training: the one with the fewest further sets.
 _SAME_DATASET = """
@@ -134,6 +135,7 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest
 
     try:
         with transaction(con):
+            sealed = con.execute(_SEALED).fetchall() if kind in ("sweep", "look") else []
             _replace_rows(con, folder, kind)
             if kind == "evaluation":
                 note_judgings(con)
@@ -147,11 +149,13 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest
             entry = [id, kind, manifest.digest, utc_now()]
             con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
             # Last: pairs are matched by the costs and the data digest.
-            # A dataset names those of any training again; a claim seals pairs, and a look opens them.
-            if kind in ("dataset", "sweep", "look"):
+            if kind == "dataset":  # which names datasets again, those of any training
                 pairs.refresh(con)
             elif kind in ("training", "evaluation"):
                 pairs.refresh(con, id)
+            # A claim seals pairs, and a look opens them; few of a sweep's many landings change either.
+            elif kind in ("sweep", "look") and con.execute(_SEALED).fetchall() != sealed:
+                pairs.refresh(con)
     except BadInput as error:
         raise BadInput(f"{folder}: {error}") from error
 

@@ -24,7 +24,6 @@ CONSTANT_ANSWERS = ("always_gp", "always_ed")
 CHEAP_BASELINES = ("tfidf_lr", "linear")  # need no language model; the stronger one last
 RANDOM = " (random weights)"  # behind the name of whatever was measured with them
 EARLIER = "earlier"  # the study of results that no sweep names
-OPENED = "primary claim"  # what is looked at, as a row of `look` says
 # The rule by which tables show every model and baseline in a figure, so that all are compared alike.
 THRESHOLD = "target_recall"
 COMMON_RULES = {
@@ -288,19 +287,11 @@ class Sealed(BadInput):
 
 
 def claims_of(study: str) -> list[Row]:
-    """The row of primary_claim, if the study has one, with the seeds that it was opened for. Raises
-    Sealed.
-    """
+    """The row of primary_claim, if the study has one. Raises Sealed."""
     claims = rows_of(f"primary_claim WHERE study = {quoted(study)}")
     for claim in claims:
         if claim.sealed:
             raise Sealed(claim)
-        if claim.opened_at is not None:
-            (look,) = rows_of(
-                f"look WHERE study = {quoted(study)} AND objective = "
-                f"{quoted(f'{OPENED} {claim.digest}')} ORDER BY looked_at, look_id LIMIT 1"
-            )
-            claim.seeds = look.seeds
     return claims
 
 

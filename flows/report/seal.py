@@ -16,10 +16,11 @@ from uuid import uuid4
 
 from flows.report.figures import counted, heading
 from flows.report.further_seeds import Pairs, diverged_seeds, named_seeds, trained_alike
-from flows.report.rows import COMMON_RULES, OPENED, TRAINED, Row, Study, evaluation_ids, rows_of
+from flows.report.rows import COMMON_RULES, TRAINED, Row, Study, evaluation_ids, rows_of
 from tasks.runtime.errors import BadInput
 from warehouse.connect import listed, quoted, reading
 
+OPENED = "primary claim"  # what is looked at, as a row of `look` says
 # The evaluation of such a model that came last, whose test set counts.
 _LAST = """
 evaluation JOIN experiment USING (training_id)

@@ -28,13 +28,12 @@ class PairTable:
     """A view of pairs, and the table of their figures.
 
     `keys`: columns that both have, those of both evaluations last; `renamed`: figures that the table
-    calls otherwise; `precisions`: those without which there is no pair.
+    calls otherwise.
     """
 
     view: str
     name: str
     keys: tuple[str, ...]
-    precisions: set[str]
     renamed: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -51,13 +50,11 @@ TABLES = (
             *("base_model", "recipe", "seed", "evaluation_set"),
             *("evaluation_4bit", "evaluation_8bit"),
         ),
-        precisions={"4bit", "8bit"},
     ),
     PairTable(
         view="reference_pair",
         name="reference_metric",
         keys=("evaluation_id", "reference_evaluation"),
-        precisions=set(),
         renamed={
             "value_4bit": "value",
             "value_8bit": "reference_value",
@@ -121,8 +118,8 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
             values: dict[str, Any] = {"concerned": concerned}
             one = " OR ".join(f"list_contains($concerned, {side})" for side in table.sides)
             con.execute(f"DELETE FROM {table.name} WHERE {one}", values)
-            # Without these precisions there is no pair, so the view need not be asked.
-            if table.precisions <= set(comparable.values()):
+            # At one precision there is no pair, so the view need not be asked.
+            if len(set(comparable.values())) > 1:
                 values["comparable"] = list(comparable)
                 of_these = f"SELECT {keys} FROM {table.view}_of($comparable) WHERE {one}"
                 pairs = con.execute(of_these, values).fetchall()

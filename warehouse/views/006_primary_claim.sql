@@ -30,7 +30,7 @@ latest AS (
     GROUP BY study
 ),
 opening AS (
-    SELECT study, objective, min(looked_at) AS opened_at
+    SELECT study, objective, min(looked_at) AS opened_at, first(seeds ORDER BY looked_at, look_id) AS seeds
     FROM look
     GROUP BY study, objective
 ),
@@ -51,7 +51,7 @@ SELECT
     claim.sides[2] AS reference,
     claim.figures,
     claim.margin,
-    claim.seeds,
+    coalesce(opening.seeds, claim.seeds) AS seeds,
     coalesce(claim.further_seeds, []) AS further_seeds,
     coalesce(claim.adjust, 'none') AS adjust,
     coalesce(claim.threshold, 'kept') AS threshold,
@@ -70,7 +70,7 @@ COMMENT ON COLUMN primary_claim.side IS 'the precision that the claim is about';
 COMMENT ON COLUMN primary_claim.reference IS 'the precision that it is compared with; a side that the grid does not train at has the adapters of this one, moved';
 COMMENT ON COLUMN primary_claim.figures IS 'claimed figures: accuracy, macro_f1 and ed_auroc by the most probable label, the others by each model''s threshold';
 COMMENT ON COLUMN primary_claim.margin IS 'loss up to which the side counts as not worse';
-COMMENT ON COLUMN primary_claim.seeds IS 'seeds whose trainings the claim is about';
+COMMENT ON COLUMN primary_claim.seeds IS 'seeds whose trainings the claim is about; of a sealed one that is opened, those of the look';
 COMMENT ON COLUMN primary_claim.further_seeds IS 'seeds that join the claim by its rule, and only before it is opened';
 COMMENT ON COLUMN primary_claim.adjust IS '''holm'': a figure is not worse only if its one-sided p, adjusted for all claimed figures, is below 0.025; else ''none''';
 COMMENT ON COLUMN primary_claim.threshold IS 'of moved adapters: ''kept'', ''chosen_again'' on calibration at the precision, or ''both'', a sentence for each';
