@@ -43,6 +43,9 @@ SELECT recipe, precision, rule, metric, difference AS value, low, high FROM line
 UNION ALL
 SELECT 'linear', NULL, rule, metric, linear_value, NULL, NULL FROM linear_comparison
 """,
+    "by_threshold": """
+SELECT adapter, precision, bytes_ratio, rule, metric, difference AS value, low, high FROM adapters
+""",
 }
 SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}  # what a README shows in another unit than the view
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")

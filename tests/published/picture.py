@@ -1,7 +1,7 @@
 """Draw the READMEs' pictures from the published rows: `uv run python -m tests.published.picture`.
 
-`seeds`: three trainings a side of one recipe, 4 minus 8 bits, one by one and together. `moved`, once its rows are published:
-adapters at other precisions, with the threshold kept and chosen again. Each in the colours of a light and of a dark page.
+`seeds`: three trainings a side of one recipe, 4 minus 8 bits, one by one and together. `moved`: adapters
+at other precisions, with the threshold kept and chosen again. Each in the colours of a light and of a dark page.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from warehouse.comparison.crossed import MARGIN
 from warehouse.comparison.differences import differences
 from warehouse.comparison.pools import adapter_rows
 from warehouse.connect import reading
-from warehouse.landing import is_pack, merge
+from warehouse.landing import merge
 from warehouse.load import load_all
 
 RULES = {"argmax": "most probable label", "target_recall": "own ED threshold"}
@@ -63,7 +63,7 @@ def moved_chart(database: Path) -> Chart:
     and by whether the threshold is kept or chosen again.
     """
     marks: list[Mark] = []
-    for row in adapter_rows(reference="8bit", database=database):
+    for row in adapter_rows(database=database):
         precision = PRECISION_NAMES.get(row["precision"])
         if row["rule"] != "target_recall" or row["metric"] not in FIGURE_NAMES or precision is None:
             continue
@@ -82,20 +82,30 @@ def moved_chart(database: Path) -> Chart:
 PICTURES = {"study": ("seeds", HEADING, seeds_chart), "moved": ("moved", HEADING_MOVED, moved_chart)}
 
 
+def published_chart(study: str) -> Chart:
+    """The picture of a published study, from its rows case by case."""
+    *_, chart_of = PICTURES[study]
+    with TemporaryDirectory() as name:
+        landing, database = Path(name, "landing"), Path(name, "triage.duckdb")
+        merge(FOLDER / study, landing)
+        load_all(landing, database)
+        return chart_of(database)
+
+
+def in_words(chart: Chart, heading: str) -> str:
+    """Every figure of a picture, as its title says it to those who cannot see it."""
+    figures = (f"{record['mark']}: {record['figure']}" for record in chart.table().records)
+    return f"{heading}: {'; '.join(figures)}."
+
+
 def write() -> None:
     """Draw the pictures of what is published."""
-    for study, (picture, heading, chart_of) in PICTURES.items():
-        if not is_pack(FOLDER / study / "landing"):
-            continue
-        with TemporaryDirectory() as name:
-            landing = Path(name, "landing")
-            merge(FOLDER / study, landing)
-            load_all(landing, Path(name, "triage.duckdb"))
-            chart = chart_of(Path(name, "triage.duckdb"))
+    for study, (picture, heading, _) in PICTURES.items():
+        chart = published_chart(study)
         svg = drawn(chart)
         for theme, colours in COLOURS.items():
             path = FOLDER / study / f"{picture}-{theme}.svg"
-            path.write_text(as_file(svg, chart.alt(heading), colours), encoding="utf-8")
+            path.write_text(as_file(svg, in_words(chart, heading), colours), encoding="utf-8")
             typer.echo(f"Written: {path}")
 
 

@@ -15,18 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import escape
 from scipy import stats
 
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.published import independent, write
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
-from tests.published.picture import COLOURS, HEADING, moved_chart, seeds_chart
+from tests.published.picture import COLOURS, PICTURES, in_words, moved_chart, published_chart, seeds_chart
 from tests.published.together import rows_together
 from tests.published.write import (
     AGAINST_LINEAR,
-    PRECISION_MEANS,
-    PRECISIONS,
     publish,
     publish_landing,
     publish_seeds,
@@ -45,7 +44,7 @@ from warehouse.load import load_all
 from warehouse.query import query
 
 MOST_BYTES = {
-    "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000,
+    "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000, "moved": 3_000_000,
 }  # fmt: skip
 FILES = sorted({entry["file"] for entry in TABLES})
 
@@ -59,7 +58,8 @@ def test_every_figure_of_the_readmes_is_a_published_one():
 def test_the_published_rows_are_small_and_every_view_has_some():
     for study, most in MOST_BYTES.items():
         files = {file.stem: pq.read_metadata(file).num_rows for file in (FOLDER / study).glob("*.parquet")}
-        assert set(files) - {PRECISIONS, PRECISION_MEANS, AGAINST_LINEAR} == set(VIEWS) and all(files.values()), study
+        named = {"adapters"} if study == "moved" else set(VIEWS)
+        assert set(files) - {AGAINST_LINEAR} == named and all(files.values()), study
         assert sum(path.stat().st_size for path in (FOLDER / study).rglob("*") if path.is_file()) < most, study
 
 
@@ -140,35 +140,6 @@ def test_a_study_is_published_without_the_rows_of_others_and_with_pools_that_an_
     assert sorted(rows["leaderboard"]["evaluation_id"].to_pylist()) == ["e4", "e8"]
     assert set(rows["gate_bounds"]["evaluation_id"].to_pylist()) == {"e4", "e8"}
     assert len(rows["quantization_comparison"]) == 1 and len(rows["quantization_summary"]) > 0
-    assert not (folder / f"{PRECISIONS}.parquet").exists()
-
-
-def publish_moved(place, folder, seed, *moved_to):
-    """Publish a study whose adapter of 4 bits is judged at other precisions, too; returns the differences in accuracy by
-    precision and seed, and the number of adapters of each mean."""
-    land_at(place / "landing", "4bit", noisy(seed, 0.9), seed=seed)
-    ids = ["t-4bit", "e-4bit"]
-    for precision in moved_to:
-        land_at(place / "landing", precision, noisy(seed + 1, 0.8), moved_from="4bit", seed=seed)
-        ids += [f"t-{precision}-from-4bit", f"e-{precision}-from-4bit"]
-    land_sweep(place / "landing", "moved", ids)
-    load_all(place / "landing", place / "w.duckdb")
-    publish("moved", folder, place / "w.duckdb")
-
-    rows = pq.read_table(folder / f"{PRECISIONS}.parquet").to_pylist()
-    means = pq.read_table(folder / f"{PRECISION_MEANS}.parquet").to_pylist()
-    differences = {(row["precision"], row["seed"]): row["accuracy_diff"] for row in rows}
-    return differences, {row["precision"]: row["adapters"] for row in means}
-
-
-def test_a_precision_that_another_machine_published_stays_until_it_is_measured_again(tmp_path):
-    folder = tmp_path / "published"
-    first, means = publish_moved(tmp_path / "one", folder, 42, "bf16", "8bit")
-    assert set(first) == {("8bit", 42), ("bf16", 42)} and means == {"8bit": 1, "bf16": 1}
-
-    second, means = publish_moved(tmp_path / "two", folder, 43, "bf16")
-    assert set(second) == {*first, ("bf16", 43)} and means == {"8bit": 1, "bf16": 1}
-    assert {key: second[key] for key in first} == first
 
 
 def test_another_machine_takes_over_the_published_landing_folders_and_what_was_published_stays(two_studies, tmp_path):
@@ -336,13 +307,18 @@ def in_recipes(values, influences):
 
 
 def test_the_picture_of_the_readme_shows_the_published_seeds(published_file):
-    chart = seeds_chart(published_file)
-    figures = {record["mark"]: record["figure"] for record in chart.table().records}
+    figures = {record["mark"]: record["figure"] for record in seeds_chart(published_file).table().records}
     assert len(figures) == 8 and figures["most probable label seed 43 one seed"] == "-2.998 [-5.559, -0.4377]"
+
+
+@pytest.mark.parametrize("study", PICTURES)
+def test_the_readme_has_the_pictures_of_the_published_rows(study):
+    picture, heading, _ = PICTURES[study]
+    title = escape(in_words(published_chart(study), heading))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for theme in COLOURS:
-        path = FOLDER / "study" / f"seeds-{theme}.svg"
-        assert chart.alt(HEADING) in path.read_text(encoding="utf-8"), "uv run python -m tests.published.picture"
+        path = FOLDER / study / f"{picture}-{theme}.svg"
+        assert f"<title>{title}</title>" in path.read_text(encoding="utf-8"), "uv run python -m tests.published.picture"
         assert str(path.relative_to(ROOT)) in readme
 
 

@@ -43,28 +43,8 @@ SETS = (
     "test",
     "test_familiar",
 )  # that are published of it, with calibration; the other sets are left out for their size
-PRECISIONS = "precision_comparison"
-PRECISION_MEANS = "precision_summary"
 AGAINST_LINEAR = "linear_comparison"
 TOGETHER = "together"  # probabilities averaged over seeds, and multiplied with those of the linear baseline
-# By which a metric is shown; the others by the recipe's own rule.
-RULE_OF = {"accuracy": "argmax", "ed_auroc": "argmax"}
-# Predictions of moved adapters are too many to be published, so a row that another machine published stays until this
-# one measures the same.
-_PRECISION_ROWS = """
-WITH measured AS (FROM precision_comparison_of(evaluations_of($study))),
-published AS ({published})
-FROM measured
-UNION ALL BY NAME
-FROM published ANTI JOIN measured
-    USING (base_model, recipe, seed, adapter, evaluation_set, set_digest, precision)
-ORDER BY
-    base_model, recipe, seed, adapter, evaluation_set, set_digest, stored_bytes DESC, precision
-"""
-_POOL = (
-    *("base_model", "recipe", "adapter", "evaluation_set"),
-    *("set_digest", "random_weights", "precision", "reference"),
-)
 # Further evaluation sets are left out for their size.
 _LANDED = """
 WITH judged AS (
@@ -152,15 +132,6 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
             selected = con.sql(query, params={"study": study} if "$study" in query else None)
             selected.write_parquet(str(folder / f"{view}.parquet"), compression="zstd")
 
-        # Each adapter at each precision, beside its reference.
-        path = folder / f"{PRECISIONS}.parquet"
-        published = f"FROM read_parquet({quoted(str(path))})" if path.is_file() else "FROM measured LIMIT 0"
-        statement = _PRECISION_ROWS.format(published=published)
-        rows = con.sql(statement, params={"study": study}).to_arrow_table()
-        if len(rows):
-            pq.write_table(rows, path, compression="zstd")
-        if adapters := adapter_rows(ids, database=database):
-            _publish_means(adapters, folder / f"{PRECISION_MEANS}.parquet")
         if beside := rows_beside_linear(con, ids):
             path = folder / f"{AGAINST_LINEAR}.parquet"
             pq.write_table(pa.Table.from_pylist(beside), path, compression="zstd")
@@ -181,40 +152,6 @@ def rows_beside_linear(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> li
     rows = differences(cases, recipes, ("argmax", "target_recall"), (*METRICS, ED_AUROC))
     renamed = {"value_4bit": "value", "value_8bit": "linear_value"}
     return [{renamed.get(key, key): value for key, value in row.items()} for row in rows]
-
-
-def _publish_means(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """The means over adapters, each metric in columns of its name; one of more adapters, which another machine
-    published, stays."""
-    measured: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        if row["rule"] != RULE_OF.get(row["metric"], "primary"):
-            continue
-        mean = measured.setdefault(
-            tuple(row[name] for name in _POOL),
-            {
-                **{name: row[name] for name in (*_POOL, "bytes_ratio")},
-                "note": row["reference_note"],
-                "adapters": row["seeds"],
-            },
-        )
-        metric = row["metric"]
-        mean |= {
-            metric: row["value_4bit"],
-            f"reference_{metric}": row["value_8bit"],
-            f"{metric}_diff": row["difference"],
-        }
-        mean |= {f"{metric}_{name}": row[name] for name in ("low", "high", "verdict")}
-
-    published = pq.read_table(path).to_pylist() if path.is_file() else []
-    means = {tuple(row[name] for name in _POOL): row for row in published}
-    for key, row in measured.items():
-        if key not in means or means[key]["adapters"] <= row["adapters"]:
-            means[key] = row
-
-    # As text, since random_weights may be NULL, and None cannot be compared.
-    rows = [means[key] for key in sorted(means, key=str)]
-    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
 
 
 def publish_landing(study: str, pack: Path, landing: Path, database: Path | None = None) -> list[str]:
@@ -285,7 +222,7 @@ def publish_moved(folder: Path, landing: Path, database: Path | None = None) -> 
     trainings and groups of cases.
     """
     add_to_pack([path.name for path in landing_folders(landing)], folder / "landing", landing)
-    rows = adapter_rows(reference="8bit", database=database)
+    rows = adapter_rows(database=database)
     pq.write_table(pa.Table.from_pylist(rows), folder / "adapters.parquet", compression="zstd")
 
 
