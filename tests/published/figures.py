@@ -71,7 +71,7 @@ def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
             for path in (FOLDER / entry["study"]).glob("*.parquet"):
                 con.execute(f"CREATE TABLE {path.stem} AS FROM read_parquet('{path}')")
             if entry["rows_of"] in WIDE:
-                metrics = FOLDER / entry["study"] / "landing" / "metric.parquet"
+                metrics = FOLDER / entry["study"] / "landing" / "**" / "metric.parquet"  # in a pack for each seed
                 con.execute(f"CREATE VIEW metric AS FROM read_parquet('{metrics}')")
                 con.execute(_WIDE.format(name=entry["rows_of"], rows=WIDE[entry["rows_of"]]))
 

@@ -2,6 +2,8 @@
 
     uv run python tests/published/independent.py warehouse/published/study/landing --recipe tuned
 
+and with `--sides 8bit linear` macro-F1 and over-triage beside the linear model, which every seed is compared with.
+
 Thresholds come from calibration cases where they are published, decisions from probabilities, and the interval from the
 mean squares of a table of trainings x groups: the two-way random model without replication (Searle, Casella and
 McCulloch, Variance Components (1992), chapter 4) with Satterthwaite's degrees of freedom (Biometrics Bulletin 2 (1946)).
@@ -22,7 +24,8 @@ from scipy import stats
 
 URGENCY = {"ED": 0, "GP": 1, "HOME": 2}
 FIGURES = ("ed_recall", "over_triage", "accuracy")
-BETTER = {"ed_recall": 1, "over_triage": -1, "accuracy": 1}  # the sign of a gain
+BESIDE_LINEAR = ("macro_f1", "over_triage")
+BETTER = {"ed_recall": 1, "over_triage": -1, "accuracy": 1, "macro_f1": 1}  # the sign of a gain
 
 
 def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
@@ -89,8 +92,9 @@ def thresholds_of(folder: Path, evaluations: Sequence[str]) -> dict[str, float]:
     return thresholds
 
 
-def sums_of(folder: Path, models: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """By figure, numerators and denominators of each model in each group of cases, (models, groups).
+def sums_of(folder: Path, models: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """By figure, numerators and denominators of each model in each group of cases, (2, models, groups, ratios): macro-F1 is
+    the mean of the three ratios 2 TP / (2 TP + FP + FN).
 
     `models`: the threshold of each evaluation. Raises ValueError where a published decision is another one, or where
     models were judged on different cases.
@@ -103,8 +107,8 @@ def sums_of(folder: Path, models: Mapping[str, float]) -> dict[str, dict[str, An
     ids = sorted(next(iter(cases.values())))
     groups = sorted({row["case_group"] for row in next(iter(cases.values())).values()})
     column = {group: place for place, group in enumerate(groups)}
-    shape = (len(models), len(groups))
-    sums = {figure: {"hits": np.zeros(shape), "of": np.zeros(shape)} for figure in FIGURES}
+    shape = (2, len(models), len(groups))
+    sums = {figure: np.zeros((*shape, 3 if figure == "macro_f1" else 1)) for figure in BETTER}
     for place, (evaluation, threshold) in enumerate(models.items()):
         if sorted(cases[evaluation]) != ids:
             raise ValueError(f"{evaluation} was judged on other cases")
@@ -116,13 +120,13 @@ def sums_of(folder: Path, models: Mapping[str, float]) -> dict[str, dict[str, An
                 raise ValueError(f"{evaluation}, {row['case_id']}: its decisions do not follow from its probabilities")
 
             truth, group = URGENCY[row["label"]], column[row["case_group"]]
-            for figure, hit, counts in (
-                ("accuracy", probable == truth, True),
-                ("over_triage", by_threshold < truth, True),
-                ("ed_recall", by_threshold == 0, truth == 0),
+            for figure, ratio, hit, counts in (
+                ("accuracy", 0, probable == truth, True),
+                ("over_triage", 0, by_threshold < truth, True),
+                ("ed_recall", 0, by_threshold == 0, truth == 0),
+                *(("macro_f1", i, probable == truth, (truth == i) + (probable == i)) for i in range(3)),
             ):
-                sums[figure]["hits"][place, group] += hit and counts
-                sums[figure]["of"][place, group] += counts
+                sums[figure][:, place, group, ratio] += (hit * counts, counts)
     return sums
 
 
@@ -149,11 +153,14 @@ def interval(table: np.ndarray) -> dict[str, float]:
 def primary_figures(
     folder: Path, base_model: str, recipe: str, sides: Sequence[str], evaluation_set: str, margin: float
 ) -> dict[str, dict[str, float]]:
-    """By figure, the first side minus the second over the seeds that have both, with its one-sided p against a loss of
-    `margin`, also adjusted by Holm (Scandinavian Journal of Statistics 6 (1979)) for all figures. Raises ValueError where
-    the folder holds a sealed study."""
+    """By figure, the first side minus the second, which may be `linear`, over the seeds that have both, with its one-sided p
+    against a loss of `margin`, also adjusted by Holm (Scandinavian Journal of Statistics 6 (1979)) for all figures. Raises
+    ValueError where the folder holds a sealed study."""
     refuse_sealed(folder)
     judged = models_of(folder, base_model, recipe, evaluation_set)
+    if sides[1] == "linear":
+        (linear,) = models_of(folder, "none", "linear", evaluation_set).values()
+        judged |= {(seed, "linear"): linear for seed, _ in judged}
     seeds = sorted({seed for seed, _ in judged if all((seed, side) in judged for side in sides)})
     # Those that the claim was opened for; one that was trained later is published beside them.
     if looks := [row for row in rows_of(folder, "look") if row.get("seeds")]:
@@ -164,20 +171,22 @@ def primary_figures(
 
     order = [judged[seed, side] for side in sides for seed in seeds]
     thresholds = thresholds_of(folder, order)
-    sums = sums_of(folder, {evaluation: thresholds[evaluation] for evaluation in order})
+    sums = sums_of(folder, thresholds)
+    places = [list(thresholds).index(evaluation) for evaluation in order]
     figures: dict[str, dict[str, float]] = {}
-    for figure, parts in sums.items():
-        hits, of = (np.stack([part[: len(seeds)], part[len(seeds) :]]) for part in (parts["hits"], parts["of"]))
-        counted = of.any(axis=(0, 1))
-        hits, of = hits[..., counted], of[..., counted]
-        total = of.sum(axis=-1, keepdims=True)
-        share = hits.sum(axis=-1, keepdims=True) / total
+    for figure in BESIDE_LINEAR if sides[1] == "linear" else FIGURES:
+        parts = sums[figure][:, places]
+        hits, of = parts.reshape(2, 2, len(seeds), *parts.shape[2:])
+        counted = of.any(axis=(0, 1, 3))
+        hits, of = hits[:, :, counted], of[:, :, counted]
+        total = of.sum(axis=2, keepdims=True)
+        share = hits.sum(axis=2, keepdims=True) / total
         # A group stands for the share as it would be if all groups were like it, in first order.
-        linear = share + of.shape[-1] * (hits - share * of) / total
-        difference = interval(linear[0] - linear[1])
+        linearised = (share + of.shape[2] * (hits - share * of) / total).mean(axis=-1)
+        difference = interval(linearised[0] - linearised[1])
         distance = (BETTER[figure] * difference["difference"] + margin) / difference["standard_error"]
         figures[figure] = difference | {
-            **dict(zip(sides, share.mean(axis=(1, 2)).tolist(), strict=True)),
+            **dict(zip(sides, share.mean(axis=(1, 2, 3)).tolist(), strict=True)),
             "seeds": len(seeds),
             "groups": int(counted.sum()),
             "p": float(stats.t.sf(distance, difference["freedom"])),
@@ -206,10 +215,10 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"{values.folder}: {error}.") from error
     for name, figure in figures.items():
+        tested = f"p {figure['p']:.7f}, of {len(figures)} by Holm {figure['holm_p']:.7f}  "
         print(
             f"{name:12s} {figure['difference']:+.7f} [{figure['low']:+.7f}, {figure['high']:+.7f}]  "
-            f"p {figure['p']:.7f}, of {len(figures)} by Holm {figure['holm_p']:.7f}  "
-            f"({figure['seeds']} seeds, {figure['groups']} groups)"
+            f"{'' if values.sides[1] == 'linear' else tested}({figure['seeds']} seeds, {figure['groups']} groups)"
         )
 
 

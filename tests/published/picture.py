@@ -1,16 +1,18 @@
 """Draw the READMEs' pictures from the published rows: `uv run python -m tests.published.picture`.
 
-`seeds`: three trainings a side of one recipe, 4 minus 8 bits, one by one and together. `moved`: adapters
-at other precisions, with the threshold kept and chosen again. Each in the colours of a light and of a dark page.
+`seeds`: the trainings of one recipe, 4 minus 8 bits, one by one and together. `moved`: adapters at
+other precisions, with the threshold kept and chosen again. The registered study has both. Each in the colours of a light
+and of a dark page.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import duckdb
 import typer
 
 from flows.report.charts import LIGHT, as_file, drawn
@@ -31,18 +33,19 @@ _STYLE = (ROOT / "flows" / "report" / "style.css").read_text(encoding="utf-8")
 _DARK_STYLE = _STYLE.partition("prefers-color-scheme: dark")[2].partition("}")[0]
 DARK = dict(re.findall(r"--(\w+): (#\w+);", _DARK_STYLE))
 COLOURS: Mapping[str, Mapping[str, str]] = {"light": LIGHT, "dark": DARK}
-HEADING = "ED recall of the recipe `tuned` over three seeds"
-HEADING_MOVED = "Adapters of the recipe `tuned`, trained at 8 bits, at other precisions"
+FIRST = ("smollm2-135m", "tuned")  # what a published study without a claim shows
 PRECISION_NAMES = {"6bit": "6 bits", "nvfp4": "nvfp4", "mxfp4": "mxfp4"}
 FIGURE_NAMES = {"ed_recall": "ED recall", "over_triage": "over-triage"}
 
 
 def seeds_chart(database: Path) -> Chart:
-    """ED recall of SmolLM2-135M under `tuned`, 4 minus 8 bits in points, by seed and over seeds."""
+    """ED recall of a recipe, 4 minus 8 bits in points, by seed and over seeds."""
     with reading(database) as con:
+        base_model, recipe = _shown(con)
         pairs = con.execute(
             "SELECT seed, evaluation_4bit, evaluation_8bit FROM pooled_pair "
-            "WHERE base_model = 'smollm2-135m' AND recipe = 'tuned' AND evaluation_set = 'test' ORDER BY seed"
+            "WHERE base_model = $base_model AND recipe = $recipe AND evaluation_set = 'test' ORDER BY seed",
+            {"base_model": base_model, "recipe": recipe},
         ).fetchall()
         cases = judged_cases(con, [id for _, *sides in pairs for id in sides])
 
@@ -55,13 +58,16 @@ def seeds_chart(database: Path) -> Chart:
         marks.append({"label": label, "series": row["series"], **along("x", tuple(ends))})
 
     axis = {"title": "ED recall: 4 minus 8 bits, points"}
-    return Chart("dots", "", marks, {"axis": axis, "lines": [0], "margin": 100 * MARGIN})
+    heading = f"ED recall of the recipe `{recipe}`, by seed"
+    return Chart("dots", heading, marks, {"axis": axis, "lines": [0], "margin": 100 * MARGIN})
 
 
 def moved_chart(database: Path) -> Chart:
     """Adapters that were trained at 8 bits, at other precisions minus at 8 bits, in points: the mean over seeds by precision
     and by whether the threshold is kept or chosen again.
     """
+    with reading(database) as con:
+        _, recipe = _shown(con)
     marks: list[Mark] = []
     for row in adapter_rows(database=database):
         precision = PRECISION_NAMES.get(row["precision"])
@@ -76,36 +82,51 @@ def moved_chart(database: Path) -> Chart:
     order = list(PRECISION_NAMES.values())
     marks.sort(key=lambda mark: (order.index(mark["label"].partition("\n")[0]), "again" in mark["label"]))
     axis = {"title": "moved minus at 8 bits, points"}
-    return Chart("dots", "", marks, {"axis": axis, "lines": [0], "margin": 100 * MARGIN})
+    heading = f"Adapters of the recipe `{recipe}`, trained at 8 bits, at other precisions"
+    return Chart("dots", heading, marks, {"axis": axis, "lines": [0], "margin": 100 * MARGIN})
 
 
-PICTURES = {"study": ("seeds", HEADING, seeds_chart), "moved": ("moved", HEADING_MOVED, moved_chart)}
+def _shown(con: duckdb.DuckDBPyConnection) -> tuple[str, str]:
+    """Base model and recipe of the claim, where a study has one."""
+    claimed = con.execute("SELECT base_model, recipe FROM primary_claim").fetchall()
+    return claimed[0] if claimed else FIRST
 
 
-def published_chart(study: str) -> Chart:
-    """The picture of a published study, from its rows case by case."""
-    *_, chart_of = PICTURES[study]
-    with TemporaryDirectory() as name:
-        landing, database = Path(name, "landing"), Path(name, "triage.duckdb")
-        merge(FOLDER / study, landing)
-        load_all(landing, database)
-        return chart_of(database)
+PICTURES = (
+    ("study", "seeds", seeds_chart),
+    ("moved", "moved", moved_chart),
+    ("registered", "seeds", seeds_chart),
+    ("registered", "moved", moved_chart),
+)
 
 
-def in_words(chart: Chart, heading: str) -> str:
+def published_charts() -> Iterator[tuple[Path, Chart]]:
+    """The pictures of the published studies, by their paths without a theme, from the rows case by case. A study that is
+    sealed has no rows but these, and no picture.
+    """
+    for study, picture, chart_of in PICTURES:
+        if not any((FOLDER / study).glob("*.parquet")):
+            continue
+        with TemporaryDirectory() as name:
+            landing, database = Path(name, "landing"), Path(name, "triage.duckdb")
+            merge(FOLDER / study, landing)
+            load_all(landing, database)
+            yield FOLDER / study / picture, chart_of(database)
+
+
+def in_words(chart: Chart) -> str:
     """Every figure of a picture, as its title says it to those who cannot see it."""
     figures = (f"{record['mark']}: {record['figure']}" for record in chart.table().records)
-    return f"{heading}: {'; '.join(figures)}."
+    return f"{chart.title}: {'; '.join(figures)}."
 
 
 def write() -> None:
     """Draw the pictures of what is published."""
-    for study, (picture, heading, _) in PICTURES.items():
-        chart = published_chart(study)
+    for place, chart in published_charts():
         svg = drawn(chart)
         for theme, colours in COLOURS.items():
-            path = FOLDER / study / f"{picture}-{theme}.svg"
-            path.write_text(as_file(svg, in_words(chart, heading), colours), encoding="utf-8")
+            path = place.with_name(f"{place.name}-{theme}.svg")
+            path.write_text(as_file(svg, in_words(chart), colours), encoding="utf-8")
             typer.echo(f"Written: {path}")
 
 

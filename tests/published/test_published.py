@@ -20,16 +20,11 @@ from scipy import stats
 
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
-from tests.published import independent, write
+from tests.published import independent, picture, write
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
-from tests.published.picture import COLOURS, PICTURES, in_words, moved_chart, published_chart, seeds_chart
-from tests.published.together import rows_together
-from tests.published.write import (
-    AGAINST_LINEAR,
-    publish,
-    publish_landing,
-    publish_seeds,
-)
+from tests.published.picture import COLOURS, in_words, moved_chart, published_charts, seeds_chart
+from tests.published.secondary import rows_together
+from tests.published.write import AGAINST_LINEAR, publish, publish_landing, publish_registered, publish_seeds
 from tests.warehouse.rows import evaluation, full, land_arm, land_pair, training
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
@@ -44,8 +39,9 @@ from warehouse.load import load_all
 from warehouse.query import query
 
 MOST_BYTES = {
-    "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000, "moved": 3_000_000,
+    "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000, "moved": 3_000_000, "registered": 12_000_000,
 }  # fmt: skip
+NAMED = {"moved": {"adapters"}, "registered": {*VIEWS, "adapters", "together", "familiar", "adversarial"}}
 FILES = sorted({entry["file"] for entry in TABLES})
 
 
@@ -58,8 +54,8 @@ def test_every_figure_of_the_readmes_is_a_published_one():
 def test_the_published_rows_are_small_and_every_view_has_some():
     for study, most in MOST_BYTES.items():
         files = {file.stem: pq.read_metadata(file).num_rows for file in (FOLDER / study).glob("*.parquet")}
-        named = {"adapters"} if study == "moved" else set(VIEWS)
-        assert set(files) - {AGAINST_LINEAR} == named and all(files.values()), study
+        if files or study != "registered":  # which is packs alone until it is opened
+            assert set(files) - {AGAINST_LINEAR} == NAMED.get(study, set(VIEWS)) and all(files.values()), study
         assert sum(path.stat().st_size for path in (FOLDER / study).rglob("*") if path.is_file()) < most, study
 
 
@@ -104,6 +100,21 @@ def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_sid
     path.write_text(re.sub(r"^\| `tuned`.*\n", "", text, flags=re.MULTILINE), encoding="utf-8")
     with pytest.raises(ValueError, match="'`tuned`, seed 42' is not both there and in tables.toml"):
         list(figures(tmp_path))
+
+
+def test_figures_are_read_from_a_pack_for_each_seed(tmp_path, monkeypatch):
+    for number in (0, 1):
+        pack = tmp_path / "study" / "landing" / f"seed-{number}.pack"
+        pack.mkdir(parents=True)
+        metrics = f"FROM '{FOLDER}/study/landing/metric.parquet' WHERE hash(evaluation_id) % 2 = {number}"
+        duckdb.sql(metrics).write_parquet(str(pack / "metric.parquet"))
+    shutil.copy(FOLDER / "study" / "leaderboard.parquet", tmp_path / "study")
+
+    table = next(entry for entry in TABLES if (entry["study"], entry["rows_of"]) == ("study", "by_rule"))
+    monkeypatch.setattr("tests.published.figures.FOLDER", tmp_path)
+    monkeypatch.setattr("tests.published.figures.TABLES", [table])
+    every = list(figures())
+    assert len(every) == 105 and all(figure.agrees for figure in every)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +191,14 @@ rank = 4
 scale = 2
 dropout = 0
 iterations = 8
+
+[[evaluation_set]]
+name = "test_familiar"
+source = "embedded"
+
+[[evaluation_set]]
+name = "test_adversarial"
+source = "embedded"
 """
 
 
@@ -189,17 +208,38 @@ CLAIM = {
 }  # fmt: skip
 
 
-def land_seed(root, seed, day, *moves, sets=("test", "test_familiar")):
+FURTHER = ("test_familiar", "test_adversarial")
+
+
+def land_sets(root, training_id, seed, sets):
+    """Evaluations of a model on `test`, with calibration cases, and on further sets; returns their ids."""
+    model = training_id.removeprefix("t-")
+    ids = {"test": f"e-{model}", **{of_set: f"{of_set}-{model}" for of_set in sets}}
+    for number, (of_set, id) in enumerate(ids.items()):
+        cases = noisy(seed + 7 * number, 0.9 if number else 0.7)
+        rows = evaluation(id, training_id, cases, groups=True, evaluation_set=of_set, set_digest=of_set)
+        if of_set == "test":
+            names = ("case_id", "label", "p_ed", "p_gp", "p_home")
+            kept = [{name: row[name] for name in names} for row in rows["prediction"][::4]]
+            rows["calibration_prediction"] = [{"evaluation_id": id, **row} for row in kept]
+        write_landing(root, id, "evaluation", rows)
+    return list(ids.values())
+
+
+def land_seed(root, seed, day, *moves, sets=FURTHER):
     """Both precisions of a seed, and its 8-bit adapter moved: threshold kept, and chosen `again`. The study is sealed."""
     arms = [("4bit", {}), ("8bit", {}), *(("mxfp4", {"moved_from": "8bit", "again": again}) for again in moves)]
     ids = []
-    for precision, move in arms:
-        land_at(root, precision, noisy(seed, 0.8), arm=f"s{seed}-", seed=seed, **move)
-        name = f"s{seed}-{precision}{'-from-8bit' if move else ''}{'-again' if move.get('again') else ''}"
-        familiar = evaluation(f"f-{name}", f"t-{name}", evaluation_set="test_familiar", set_digest="familiar")
-        ids += [f"t-{name}", f"e-{name}", *([f"f-{name}"] if "test_familiar" in sets else [])]
-        write_landing(root, f"f-{name}", "evaluation", familiar)
+    for number, (precision, move) in enumerate(arms):
+        land_at(root, precision, arm=f"s{seed}-", seed=seed, **move)
+        id = f"t-s{seed}-{precision}{'-from-8bit' if move else ''}{'-again' if move.get('again') else ''}"
+        ids += [id, *land_sets(root, id, 100 * seed + number, sets)]
     land_sweep(root, "mini", ids, day, primary_claim=json.dumps(CLAIM), primary_digest="digest")
+
+
+def land_look(root):
+    look = {"study": "mini", "objective": "primary claim digest", "looked_at": datetime(2026, 4, 1), "candidates": 4}
+    write_landing(root, "look-mini", "look", {"look": [full("look", look_id="look-mini", seeds=[42, 43], **look)]})
 
 
 def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goes_on_with_the_next(
@@ -214,7 +254,7 @@ def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goe
         return counts, {path.name: (path / "manifest.json").read_bytes() for path in pack.glob("*")}
 
     land_seed(here, 42, 1, False)
-    assert published(here) == ({42: (5, 6), 43: (0, 4)}, {}), "its adapter is judged once of twice"
+    assert published(here) == ({42: (7, 8), 43: (0, 6)}, {}), "its adapter is judged once of twice"
     land_seed(here, 42, 2, False, True)
     (here / "t-s42-8bit").rename(tmp_path / "of another home")
     with pytest.raises(
@@ -222,25 +262,25 @@ def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goe
     ):
         published(here)
     (tmp_path / "of another home").rename(here / "t-s42-8bit")
-    land_seed(here, 43, 3, sets=("test",))
+    land_seed(here, 43, 3, sets=())
     write_landing(here, "t-s44-4bit", "training", training("t-s44-4bit", 4, seed=44, status="diverged", error="NaN"))
     land_sweep(here, "mini", ["t-s44-4bit"], 5)
     counts, first = published(here)
-    assert (counts, set(first)) == ({42: (6, 6), 43: (2, 4)}, {"seed-42.pack", "record.pack"})
+    assert (counts, set(first)) == ({42: (8, 8), 43: (2, 6)}, {"seed-42.pack", "record.pack"})
 
     report = merge(tmp_path / "published", there)
-    assert len(report.additions) == 2 * 4 + 2 + 5 and not report.refused
-    assert {"t-s44-4bit", "f-s42-8bit"} < set(report.additions) and "f-s42-mxfp4-from-8bit" not in report.additions
+    assert len(report.additions) == 2 * 4 + 2 * 2 + 5 and not report.refused
+    assert {"t-s44-4bit", "test_familiar-s42-8bit"} < set(report.additions)
+    assert "test_familiar-s42-mxfp4-from-8bit" not in report.additions
     land_seed(there, 43, 4)
     counts, second = published(there)
-    assert counts == {42: (6, 6), 43: (4, 4)} and set(second) == {*first, "seed-43.pack"}
+    assert counts == {42: (8, 8), 43: (6, 6)} and set(second) == {*first, "seed-43.pack"}
     assert second["seed-42.pack"] == first["seed-42.pack"], "each case is in the history of commits once"
 
     monkeypatch.setattr(sys, "argv", ["independent.py", str(pack)])
     with pytest.raises(SystemExit, match="landing: the study mini is sealed, and no figure of it is computed before"):
         independent.main()
-    look = {"study": "mini", "objective": "primary claim digest", "looked_at": datetime(2026, 4, 1), "candidates": 4}
-    write_landing(there, "look-mini", "look", {"look": [full("look", look_id="look-mini", **look)]})
+    land_look(there)
     published(there)
     with pytest.raises(SystemExit, match="tuned has 0 seed at both"):
         independent.main()
@@ -250,6 +290,64 @@ def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goe
     sql = "FROM quantization_summary_of(evaluations_of('mini')) ORDER BY ALL"
     rows = [query(sql, database=path) for path in (there / "w.duckdb", tmp_path / "third.duckdb")]
     assert set(rows[0]["seeds"]) == {2} and rows[0].equals(rows[1])
+
+
+def test_an_opened_study_is_published_with_secondary_figures_and_pictures_which_its_packs_give_again(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "mini.toml").write_text(SEEDS)
+    root, study = tmp_path / "landing", tmp_path / "published" / "registered"
+    monkeypatch.setattr(picture, "FOLDER", study.parent)
+    for seed, *moves in ((42, False, True), (43,), (44,)):  # the last of which is in no claim
+        land_seed(root, seed, seed - 41, *moves)
+    linear = {"cell_id": "linear", "recipe": "linear", "recipe_kind": "baseline", "precision": None, "seed": 0}
+    write_landing(root, "t-linear", "training", training("t-linear", None, **linear))
+    land_sweep(root, "mini", ["t-linear", *land_sets(root, "t-linear", 1, FURTHER)], 5)
+
+    def publish_from(root, folder):
+        load_all(root, root / "w.duckdb")
+        publish_registered(str(tmp_path / "mini.toml"), folder, root, root / "w.duckdb")
+
+    publish_from(root, study)
+    picture.write()
+    assert [path.name for path in study.iterdir()] == ["landing"], "no figure before it is opened"
+    land_look(root)
+    publish_from(root, study)
+    picture.write()
+    tables = {path.stem: pq.read_table(path) for path in study.glob("*.parquet")}
+    assert set(tables) == {*NAMED["registered"], AGAINST_LINEAR}
+    assert len(list(study.glob("seeds-*.svg"))) == len(COLOURS)
+    assert "recipe `r1`, trained at 8 bits, at other" in (study / "moved-dark.svg").read_text(encoding="utf-8")
+
+    merge(study, tmp_path / "there")
+    publish_from(tmp_path / "there", tmp_path / "again")
+    for name in sorted(tables.keys() - VIEWS.keys()):
+        assert len(tables[name]) and pq.read_table(tmp_path / "again" / f"{name}.parquet").equals(tables[name]), name
+    assert {row["seeds"] for row in tables[AGAINST_LINEAR].to_pylist()} == {2}
+
+    adversarial = {(row["precision"], row["seed"], row["label"]): row for row in tables["adversarial"].to_pylist()}
+    assert len(adversarial) == (2 * 2 + 1) * 3
+    of_ed = [case for case in noisy(4201 + 14, 0.9) if case[0] == "ED"]
+    shown = [adversarial["8bit", 42, "ED"][name] for name in ("cases", "as_labelled", "as_labelled_by_threshold")]
+    assert shown == [len(of_ed), sum(case[1] == "ED" for case in of_ed), sum(case[2] == "ED" for case in of_ed)]
+
+    def in_groups(seed):
+        """Accuracy on familiar minus new cases, in each group of either as it would be if all groups were like it."""
+        right = [
+            np.equal(*np.array(noisy(seed + 7 * i, share))[:, :2].T).reshape(-1, 2).mean(axis=1)
+            for i, share in ((1, 0.9), (0, 0.7))
+        ]
+        share = right[0].mean() - right[1].mean()
+        return share + 2 * np.concatenate([right[0] - right[0].mean(), right[1].mean() - right[1]])
+
+    familiar = {(row["model"], row["minus"], row["metric"]): row for row in tables["familiar"].to_pylist()}
+    assert len(familiar) == (2 * 2 + 1) * 4
+    beside = independent.interval(np.stack([in_groups(seed) - in_groups(1) for seed in (4201, 4301)]))
+    row = familiar["8bit", "linear", "accuracy"]
+    assert {name: row[name] for name in beside} == pytest.approx(beside) and row["groups"] == 120
+    assert familiar["linear", None, "accuracy"]["difference"] == pytest.approx(in_groups(1).mean())
+    new = [familiar[model, None, "accuracy"]["new"] for model in ("8bit", "linear")]
+    assert row["new"] == pytest.approx(new[0] - new[1])
 
 
 def test_the_variants_and_baselines_of_its_models_go_with_a_study(two_studies, tmp_path):
@@ -311,33 +409,38 @@ def test_the_picture_of_the_readme_shows_the_published_seeds(published_file):
     assert len(figures) == 8 and figures["most probable label seed 43 one seed"] == "-2.998 [-5.559, -0.4377]"
 
 
-@pytest.mark.parametrize("study", PICTURES)
-def test_the_readme_has_the_pictures_of_the_published_rows(study):
-    picture, heading, _ = PICTURES[study]
-    title = escape(in_words(published_chart(study), heading))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for theme in COLOURS:
-        path = FOLDER / study / f"{picture}-{theme}.svg"
-        assert f"<title>{title}</title>" in path.read_text(encoding="utf-8"), "uv run python -m tests.published.picture"
-        assert str(path.relative_to(ROOT)) in readme
+def test_the_readmes_have_the_pictures_of_the_published_rows():
+    pages = (ROOT / "README.md", FOLDER / "README.md")
+    drawn = dict(published_charts())
+    assert FOLDER / "study" / "seeds" in drawn
+    for place, chart in drawn.items():
+        for theme in COLOURS:
+            path = place.with_name(f"{place.name}-{theme}.svg")
+            title = f"<title>{escape(in_words(chart))}</title>"
+            assert title in path.read_text(encoding="utf-8"), "uv run python -m tests.published.picture"
+            assert any(str(path.relative_to(page.parent)) in page.read_text(encoding="utf-8") for page in pages), path
 
 
-@pytest.mark.parametrize("recipe", ["tuned", "tuned_safe"])
-def test_the_primary_figures_of_the_published_study_are_those_of_the_independent_script(recipe):
+@pytest.mark.parametrize(
+    ("recipe", "sides"), [("tuned", ("4bit", "8bit")), ("tuned_safe", ("4bit", "8bit")), ("tuned", ("8bit", "linear"))]
+)
+def test_the_figures_of_the_published_study_are_those_of_the_independent_script(recipe, sides):
     assert not re.search(
         r"(?:from|import) (?:flows|tasks|warehouse|tests)", Path(independent.__file__).read_text("utf-8")
     )
-    figures = independent.primary_figures(
-        FOLDER / "study" / "landing", "smollm2-135m", recipe, ("4bit", "8bit"), "test", 0.02
-    )
+    figures = independent.primary_figures(FOLDER / "study" / "landing", "smollm2-135m", recipe, sides, "test", 0.02)
+    rows_of, values, count = f"'{FOLDER}/study/quantization_summary.parquet'", "value_4bit, value_8bit", 3
+    if sides[1] == "linear":
+        rows_of = f"(FROM '{FOLDER}/study/{AGAINST_LINEAR}.parquet' WHERE precision = '{sides[0]}')"
+        values, count = "value, linear_value", 2
     rows = duckdb.sql(f"""
-        SELECT metric, difference, low, high, freedom, p_value, value_4bit, value_8bit, seeds, groups
-        FROM '{FOLDER}/study/quantization_summary.parquet'
-        WHERE recipe = '{recipe}' AND metric IN ('accuracy', 'ed_recall', 'over_triage')
-            AND rule = IF(metric = 'accuracy', 'argmax', 'target_recall')
+        SELECT metric, difference, low, high, freedom, p_value, {values}, seeds, groups
+        FROM {rows_of}
+        WHERE recipe = '{recipe}' AND metric IN {tuple(figures)}
+            AND rule = IF(metric IN ('accuracy', 'macro_f1'), 'argmax', 'target_recall')
     """).fetchall()
-    assert len(rows) == len(figures) == 3
-    names = ("difference", "low", "high", "freedom", "p", "4bit", "8bit", "seeds", "groups")
+    assert len(rows) == len(figures) == count
+    names = ("difference", "low", "high", "freedom", "p", *sides, "seeds", "groups")
     for metric, *row in rows:
         assert [figures[metric][name] for name in names] == pytest.approx(row, abs=1e-6, rel=0), metric
 
@@ -385,7 +488,7 @@ def test_pools_of_models_are_judged_by_probabilities_and_thresholds_of_their_own
     named = {
         "linear": ("linear", "none"),
         **{f"{bits}-{seed}": ("r1", f"{bits}bit") for bits in (4, 8) for seed in (1, 2)},
-        "4-0": ("r1", "4bit"),  # not trained at 8 bits, so in no pool
+        "4-0": ("r1", "4bit"),  # of no claim, so in no pool
     }
     p = {id: rng.dirichlet((1, 1, 1), size=(2, 120)) for id in named}  # of calibration, and of test
     for id, (recipe, precision) in named.items():
@@ -406,10 +509,12 @@ def test_pools_of_models_are_judged_by_probabilities_and_thresholds_of_their_own
             for i, (label, (ed, gp, home)) in enumerate(zip(labels, p[id][0], strict=True))
         ]
         write_landing(tmp_path, f"e{id}", "evaluation", rows)
-    land_sweep(tmp_path, "pools", [f"{kind}{id}" for id in named for kind in "te"])
+    claim = json.dumps(CLAIM | {"seeds": [1, 2], "sealed": False})
+    ids = [f"{kind}{id}" for id in named for kind in "te"]
+    land_sweep(tmp_path, "pools", ids, primary_claim=claim, primary_digest="digest")
     load_all(tmp_path, tmp_path / "w.duckdb")
     with reading(tmp_path / "w.duckdb") as con:
-        rows = rows_together(con, "pools", "r1")
+        rows = rows_together(con, "pools")
 
     def judged(pool):
         """Accuracy, and over-triage by the threshold that 2 of the 40 emergencies of calibration are below."""

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from flows.report.rows import rows_of
 from flows.selection import moves_of, select
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -26,11 +25,11 @@ from tasks.runtime.store import ManifestDict, build_folder
 from tasks.spec import CHOSEN_AGAIN, ED_AUROC, KEPT
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
-from tests.published.together import rows_together
+from tests.published.secondary import rows_adversarial, rows_familiar, rows_together
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.differences import METRICS, differences
 from warehouse.comparison.pools import adapter_rows
-from warehouse.connect import quoted, reading
+from warehouse.connect import reading
 from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
 from warehouse.schema import FACTS
@@ -39,12 +38,9 @@ Study = Literal["study", "study_gemma", "registered", "moved"]  # the processor 
 PACKED = ("study", "study_gemma")
 REGISTERED = "registered"
 MOVED = "moved"  # a home with adapters of 8 bits and what they are at other precisions, and no other training
-SETS = (
-    "test",
-    "test_familiar",
-)  # that are published of it, with calibration; the other sets are left out for their size
 AGAINST_LINEAR = "linear_comparison"
-TOGETHER = "together"  # probabilities averaged over seeds, and multiplied with those of the linear baseline
+ADAPTERS = "adapters"
+SECONDARY = {"together": rows_together, "familiar": rows_familiar, "adversarial": rows_adversarial}
 # Further evaluation sets are left out for their size.
 _LANDED = """
 WITH judged AS (
@@ -73,7 +69,11 @@ SELECT
 FROM leaderboard_of($ids) AS model
 JOIN leaderboard_of($ids) AS linear USING (evaluation_set, set_digest)
 JOIN seed_group ON seed_group.evaluation_id = model.evaluation_id
+-- Of a recipe that a claim is about, the seeds of the claim.
+LEFT JOIN primary_claim AS claim
+    ON list_contains(model.studies, claim.study) AND (claim.base_model, claim.recipe) = (model.base_model, model.recipe)
 WHERE evaluation_set = 'test' AND linear.recipe = 'linear' AND model.recipe_kind IN ('standard', 'safety')
+    AND coalesce(list_contains(claim.seeds, model.seed), true)
 GROUP BY ALL
 ORDER BY ALL
 """
@@ -133,8 +133,11 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
             selected.write_parquet(str(folder / f"{view}.parquet"), compression="zstd")
 
         if beside := rows_beside_linear(con, ids):
-            path = folder / f"{AGAINST_LINEAR}.parquet"
-            pq.write_table(pa.Table.from_pylist(beside), path, compression="zstd")
+            write_rows(beside, folder / f"{AGAINST_LINEAR}.parquet")
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
 
 
 def rows_beside_linear(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -189,16 +192,17 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
     selection = select(grid)
     if (claim := selection.grid.primary_claim) and claim.further_seeds:  # which a command may add
         selection = select(grid, [f"seeds={[*claim.seeds, *claim.further_seeds]}"])
+    sets = ["test", *(entry.name for entry in selection.grid.evaluation_sets)]
     planned: dict[int, set[Arm]] = {}
     for spec in selection.cells:
         own = spec.precision.name
         moves = [precision.name for precision in moves_of(selection.grid, spec, selection.variants)]
         arms = planned.setdefault(spec.seed, set())
-        arms |= {(own, own, None, name) for name in SETS}
+        arms |= {(own, own, None, name) for name in sets}
         arms |= {(own, name, rules, "test") for name in moves for rules in (KEPT, CHOSEN_AGAIN)}
 
     with reading(database) as con:
-        values = {"study": selection.grid.name, "sets": list(SETS), "kept": KEPT}
+        values = {"study": selection.grid.name, "sets": sets, "kept": KEPT}
         parts = {part: (ids, set(arms)) for part, ids, arms in con.execute(_PARTS, values).fetchall()}
 
     landed = {seed: arms & parts.get(f"seed-{seed}", ([], set()))[1] for seed, arms in planned.items()}
@@ -222,8 +226,30 @@ def publish_moved(folder: Path, landing: Path, database: Path | None = None) -> 
     trainings and groups of cases.
     """
     add_to_pack([path.name for path in landing_folders(landing)], folder / "landing", landing)
-    rows = adapter_rows(database=database)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "adapters.parquet", compression="zstd")
+    write_rows(adapter_rows(database=database), folder / f"{ADAPTERS}.parquet")
+
+
+def publish_registered(
+    grid: str, folder: Path, landing: Path, database: Path | None = None
+) -> dict[int, tuple[int, int]]:
+    """Write the packs of `publish_seeds`, whose counts are returned, and of a study that is not sealed the rows: those of
+    `publish`, how the moved adapters differ from themselves as trained, and the secondary figures.
+    """
+    counts = publish_seeds(grid, folder / "landing", landing, database)
+    study = select(grid).grid.name
+    values = {"study": study}
+    with reading(database) as con:
+        if con.execute("FROM primary_claim WHERE study = $study AND sealed", values).fetchall():
+            return counts
+
+    publish(study, folder, database)
+    with reading(database) as con:
+        for name, secondary in SECONDARY.items():
+            write_rows(secondary(con, study), folder / f"{name}.parquet")
+        ((ids,),) = con.execute("SELECT evaluations_of($study)", values).fetchall()
+    moved = [row for row in adapter_rows(ids, database=database) if row["evaluation_set"] == "test"]
+    write_rows(moved, folder / f"{ADAPTERS}.parquet")
+    return counts
 
 
 def write_pack(folders: Sequence[Path], target: Path) -> None:
@@ -259,14 +285,13 @@ def write(study: Annotated[Study, typer.Argument(help="study of this home")]) ->
     """Publish the rows of a study, and of some the landing folders."""
     if study == REGISTERED:
         bring_up_to_date()
-        place = FOLDER / study / "landing"
-        for seed, (landed, planned) in publish_seeds(study, place, home() / "landing").items():
-            state = "published" if is_pack(place / f"seed-{seed}.pack") else "not complete"
+        place = FOLDER / study
+        for seed, (landed, planned) in publish_registered(study, place, home() / "landing").items():
+            state = "published" if is_pack(place / "landing" / f"seed-{seed}.pack") else "not complete"
             typer.echo(f"seed {seed}: {landed} of {planned} evaluations, {state}")
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         typer.echo(f"{place}: {size / 1e6:.2f} MB")
-        if rows_of(f"primary_claim WHERE study = {quoted(study)} AND sealed"):
-            return
+        return
 
     if study == MOVED:
         bring_up_to_date()
@@ -275,12 +300,6 @@ def write(study: Annotated[Study, typer.Argument(help="study of this home")]) ->
         return
 
     publish(study, FOLDER / study)
-    if study == REGISTERED:
-        claim = select(study).grid.primary_claim
-        assert claim is not None, "the registered study has one"
-        with reading() as con:
-            rows = rows_together(con, study, claim.recipe)
-        pq.write_table(pa.Table.from_pylist(rows), FOLDER / study / f"{TOGETHER}.parquet", compression="zstd")
     if study in PACKED:
         publish_landing(study, FOLDER / study / "landing", home() / "landing")
 
