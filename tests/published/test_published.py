@@ -298,8 +298,9 @@ def test_an_opened_study_is_published_with_secondary_figures_and_pictures_which_
     (tmp_path / "mini.toml").write_text(SEEDS)
     root, study = tmp_path / "landing", tmp_path / "published" / "registered"
     monkeypatch.setattr(picture, "FOLDER", study.parent)
-    for seed, *moves in ((42, False, True), (43,), (44,)):  # the last of which is in no claim
-        land_seed(root, seed, seed - 41, *moves)
+    land_seed(root, 42, 1, False, True)
+    land_seed(root, 43, 2)
+    land_seed(root, 44, 3, sets=())  # of no claim
     linear = {"cell_id": "linear", "recipe": "linear", "recipe_kind": "baseline", "precision": None, "seed": 0}
     write_landing(root, "t-linear", "training", training("t-linear", None, **linear))
     land_sweep(root, "mini", ["t-linear", *land_sets(root, "t-linear", 1, FURTHER)], 5)
