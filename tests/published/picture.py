@@ -81,7 +81,7 @@ def moved_chart(database: Path) -> Chart:
     # In the order of the names, and both thresholds of a precision together.
     order = list(PRECISION_NAMES.values())
     marks.sort(key=lambda mark: (order.index(mark["label"].partition("\n")[0]), "again" in mark["label"]))
-    axis = {"title": "moved minus at 8 bits, points"}
+    axis = {"title": "moved from 8 bits: difference, points"}
     heading = f"Adapters of the recipe `{recipe}`, trained at 8 bits, at other precisions"
     return Chart("dots", heading, marks, {"axis": axis, "lines": [0], "margin": 100 * MARGIN})
 

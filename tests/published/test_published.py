@@ -481,6 +481,12 @@ def test_the_picture_of_moved_adapters_shows_what_a_kept_threshold_loses(tmp_pat
         if (row["adapter"], row["rule"], row["metric"]) == ("from 8bit", "target_recall", "ed_recall")
     )
     assert 100 * row["difference"] == recall[kept] and row["seeds"] == 2
+    (gain,) = (
+        row["difference"]
+        for row in rows
+        if row["adapter"].endswith("minus kept") and (row["rule"], row["metric"]) == ("target_recall", "ed_recall")
+    )
+    assert 100 * gain == pytest.approx(recall[again] - recall[kept])
 
 
 def test_pools_of_models_are_judged_by_probabilities_and_thresholds_of_their_own(tmp_path):

@@ -26,9 +26,9 @@ from tasks.spec import CHOSEN_AGAIN, ED_AUROC, KEPT
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
 from tests.published.secondary import rows_adversarial, rows_familiar, rows_together
-from warehouse.comparison.cells import judged_cases
+from warehouse.comparison.cells import RULES, judged_cases
 from warehouse.comparison.differences import METRICS, differences
-from warehouse.comparison.pools import adapter_rows
+from warehouse.comparison.pools import adapter_rows, as_dicts
 from warehouse.connect import reading
 from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
@@ -74,6 +74,19 @@ LEFT JOIN primary_claim AS claim
     ON list_contains(model.studies, claim.study) AND (claim.base_model, claim.recipe) = (model.base_model, model.recipe)
 WHERE evaluation_set = 'test' AND linear.recipe = 'linear' AND model.recipe_kind IN ('standard', 'safety')
     AND coalesce(list_contains(claim.seeds, model.seed), true)
+GROUP BY ALL
+ORDER BY ALL
+"""
+# Adapters at a precision by rules that were chosen again there, each beside itself by the rules that it had.
+_CHOSEN_AGAIN = """
+SELECT
+    base_model, recipe, kept.adapter || ', threshold chosen again minus kept' AS adapter,
+    evaluation_set, kept.set_digest, random_weights, precision, precision AS reference,
+    list([again.evaluation_id, kept.evaluation_id] ORDER BY seed) AS pairs
+FROM precision_arm_of($ids) AS again
+JOIN precision_arm_of($ids) AS kept USING (base_model, recipe, seed, evaluation_set, precision, random_weights)
+WHERE again.adapter = kept.adapter || ', threshold chosen again' AND again.evaluation_id <> kept.evaluation_id
+    AND again.conditions.adapter_id = kept.conditions.adapter_id
 GROUP BY ALL
 ORDER BY ALL
 """
@@ -157,6 +170,19 @@ def rows_beside_linear(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> li
     return [{renamed.get(key, key): value for key, value in row.items()} for row in rows]
 
 
+def rows_of_adapters(ids: Sequence[str] | None = None, database: Path | None = None) -> list[dict[str, Any]]:
+    """How adapters differ on `test` at other precisions from themselves as trained, and with rules that are chosen again
+    from themselves with those kept: the columns of `adapter_rows`.
+    """
+    rows = adapter_rows(ids, database=database)
+    with reading(database) as con:
+        for arm in as_dicts(con.execute(_CHOSEN_AGAIN, {"ids": ids})):
+            pairs = arm.pop("pairs")
+            cases = judged_cases(con, [id for pair in pairs for id in pair])
+            rows += differences(cases, [(arm, range(len(pairs)))], tuple(RULES), (*METRICS, ED_AUROC))
+    return [row for row in rows if row["evaluation_set"] == "test"]
+
+
 def publish_landing(study: str, pack: Path, landing: Path, database: Path | None = None) -> list[str]:
     """Add the study's landing folders in `landing` to `pack`; return their ids.
 
@@ -222,11 +248,11 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
 
 
 def publish_moved(folder: Path, landing: Path, database: Path | None = None) -> None:
-    """Write every landing folder of this home as a pack, and how its adapters differ from themselves at 8 bits, over
-    trainings and groups of cases.
+    """Write every landing folder of this home as a pack, and the rows of its adapters, over trainings and groups of
+    cases.
     """
     add_to_pack([path.name for path in landing_folders(landing)], folder / "landing", landing)
-    write_rows(adapter_rows(database=database), folder / f"{ADAPTERS}.parquet")
+    write_rows(rows_of_adapters(database=database), folder / f"{ADAPTERS}.parquet")
 
 
 def publish_registered(
@@ -247,8 +273,7 @@ def publish_registered(
         for name, secondary in SECONDARY.items():
             write_rows(secondary(con, study), folder / f"{name}.parquet")
         ((ids,),) = con.execute("SELECT evaluations_of($study)", values).fetchall()
-    moved = [row for row in adapter_rows(ids, database=database) if row["evaluation_set"] == "test"]
-    write_rows(moved, folder / f"{ADAPTERS}.parquet")
+    write_rows(rows_of_adapters(ids, database), folder / f"{ADAPTERS}.parquet")
     return counts
 
 
