@@ -43,7 +43,7 @@ SELECT recipe, precision, rule, metric, difference AS value, low, high FROM line
 UNION ALL
 SELECT 'linear', NULL, rule, metric, linear_value, NULL, NULL FROM linear_comparison
 """,
-    "by_threshold": """
+    "moved_adapters": """
 SELECT adapter, precision, bytes_ratio, rule, metric, difference AS value, low, high FROM adapters
 WHERE low IS NOT NULL  -- the ranking is that of the same weights
 """,

@@ -92,26 +92,26 @@ def _shown(con: duckdb.DuckDBPyConnection) -> tuple[str, str]:
     return claimed[0] if claimed else FIRST
 
 
-PICTURES = (
-    ("study", "seeds", seeds_chart),
-    ("moved", "moved", moved_chart),
-    ("registered", "seeds", seeds_chart),
-    ("registered", "moved", moved_chart),
-)
+PICTURES = {
+    "study": {"seeds": seeds_chart},
+    "moved": {"moved": moved_chart},
+    "registered": {"seeds": seeds_chart, "moved": moved_chart},
+}
 
 
 def published_charts() -> Iterator[tuple[Path, Chart]]:
     """The pictures of the published studies, by their paths without a theme, from the rows case by case. A study that is
     sealed has no rows but these, and no picture.
     """
-    for study, picture, chart_of in PICTURES:
+    for study, pictures in PICTURES.items():
         if not any((FOLDER / study).glob("*.parquet")):
             continue
         with TemporaryDirectory() as name:
             landing, database = Path(name, "landing"), Path(name, "triage.duckdb")
             merge(FOLDER / study, landing)
             load_all(landing, database)
-            yield FOLDER / study / picture, chart_of(database)
+            for picture, chart_of in pictures.items():
+                yield FOLDER / study / picture, chart_of(database)
 
 
 def in_words(chart: Chart) -> str:

@@ -26,9 +26,9 @@ from tasks.spec import CHOSEN_AGAIN, ED_AUROC, KEPT
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
 from tests.published.secondary import rows_adversarial, rows_familiar, rows_together
-from warehouse.comparison.cells import RULES, judged_cases
+from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.differences import METRICS, differences
-from warehouse.comparison.pools import adapter_rows, as_dicts
+from warehouse.comparison.pools import adapter_rows, as_dicts, means
 from warehouse.connect import reading
 from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
@@ -178,8 +178,7 @@ def rows_of_adapters(ids: Sequence[str] | None = None, database: Path | None = N
     with reading(database) as con:
         for arm in as_dicts(con.execute(_CHOSEN_AGAIN, {"ids": ids})):
             pairs = arm.pop("pairs")
-            cases = judged_cases(con, [id for pair in pairs for id in pair])
-            rows += differences(cases, [(arm, range(len(pairs)))], tuple(RULES), (*METRICS, ED_AUROC))
+            rows += means(con, pairs, [(arm, range(len(pairs)))])
     return [row for row in rows if row["evaluation_set"] == "test"]
 
 

@@ -183,11 +183,11 @@ def pool_rows(
     ]
     # What is of one pair alone.
     left_out = {"b", "c", "mcnemar_p"}
-    rows = _means(con, pairs, recipes)
+    rows = means(con, pairs, recipes)
     return [{key: row[key] for key in row.keys() - left_out} for row in rows]
 
 
-def _means(
+def means(
     con: duckdb.DuckDBPyConnection,
     pairs: Sequence[Sequence[str]],
     recipes: Sequence[tuple[dict[str, Any], Sequence[int]]],
@@ -222,7 +222,7 @@ def adapter_rows(
     with reading(database) as con:
         for recipe in as_dicts(con.execute(_ADAPTERS, {"ids": ids, "reference": reference})):
             pairs = recipe.pop("pairs")
-            rows += _means(con, pairs, [(recipe, range(len(pairs)))])
+            rows += means(con, pairs, [(recipe, range(len(pairs)))])
     return rows
 
 
