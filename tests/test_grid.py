@@ -45,7 +45,6 @@ def test_paper_is_exactly_sixty_distinct_experiments_with_the_recipes_and_settin
     assert paper.scoring.mc_cases == "all"
 
 
-MILD_COSTS = {label: {"ED": 1, "GP": 5 if label == "ED" else 1, "HOME": 5 if label == "ED" else 1} for label in COSTS}
 
 
 def test_every_key_is_described_and_those_of_the_top_level_stand_in_the_readme():
@@ -62,20 +61,13 @@ def test_every_key_is_described_and_those_of_the_top_level_stand_in_the_readme()
     assert [key for key in [*schema["properties"], "safety"] if not re.search(rf"`\[*{key}\]*`", readme)] == []
 
 
-@pytest.mark.parametrize(
-    ("name", "costs", "weights"),
-    [
-        ("paper", COSTS, {"ED": 5, "GP": 2, "HOME": 1}),
-        ("smoke", COSTS, {"ED": 5, "GP": 2, "HOME": 1}),
-        ("demo", MILD_COSTS, {"ED": 2, "GP": 1, "HOME": 1}),
-    ],
-)
-def test_safety_recipes_share_costs_and_weights_and_standard_ones_have_none(name, costs, weights):
+@pytest.mark.parametrize("name", ["paper", "smoke"])
+def test_safety_recipes_share_costs_and_weights_and_standard_ones_have_none(name):
     grid = load_grid(name)
     for recipe in grid.recipes:
-        expected = (costs, weights) if recipe.kind == "safety" else (None, None)
+        expected = (COSTS, {"ED": 5, "GP": 2, "HOME": 1}) if recipe.kind == "safety" else (None, None)
         assert (recipe.cost_matrix, recipe.class_weights) == expected
-    assert grid.scoring.cost_matrix == costs, "decisions of standard recipes are priced too"
+    assert grid.scoring.cost_matrix == COSTS, "decisions of standard recipes are priced too"
 
 
 def test_the_recipes_of_the_ablation_differ_in_the_parts_of_the_safety_loss_alone():

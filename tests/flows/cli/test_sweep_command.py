@@ -333,8 +333,8 @@ def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_comman
 
 @pytest.fixture
 def demo_ids():
-    """Evaluations as a demo lands them: both recipes at both widths and moved to mxfp4, where adapters miss every other
-    emergency until their threshold is chosen again, with the demo's own claim."""
+    """Evaluations as a demo lands them: both widths, and 8 bits moved to mxfp4, where the adapter misses every other
+    emergency until its threshold is chosen again, with the demo's own claim."""
     ids = []
     landing = home() / "landing"
 
@@ -344,15 +344,14 @@ def demo_ids():
         land_arm(landing, f"-{name}", bits, cases, groups=True, precision=precision, **values)
         ids.append(f"e-{name}")
 
-    for seed, (recipe, kind) in enumerate((("quick", "standard"), ("quick_safe", "safety"))):
-        for width in (4, 8):
-            own = noisy(10 * seed + width, 0.8, 240)
-            land(f"{width}bit-{recipe}", own, f"{width}bit", recipe=recipe, recipe_kind=kind)
-            moved = [(truth, label, "GP" if i % 2 else decision) for i, (truth, label, decision) in enumerate(own)]
-            of = {"recipe_kind": "moved_adapter", "source_training_id": f"t-{width}bit-{recipe}"}
-            name, title = f"mxfp4-{recipe}-from{width}bit", f"{recipe} from {width}bit"
-            land(name, moved, "mxfp4", recipe=title, moved_rules="kept", **of)
-            land(f"{name}-again", own, "mxfp4", recipe=f"{title} again", moved_rules="chosen_again", **of)
+    for width in (4, 8):
+        own = noisy(width, 0.8, 240)
+        land(f"{width}bit-quick", own, f"{width}bit", recipe="quick", recipe_kind="standard")
+    moved = [(truth, label, "GP" if i % 2 else decision) for i, (truth, label, decision) in enumerate(own)]
+    of = {"recipe_kind": "moved_adapter", "source_training_id": "t-8bit-quick"}
+    land("mxfp4-quick-from8bit", moved, "mxfp4", recipe="quick from 8bit", moved_rules="kept", **of)
+    again = {"recipe": "quick from 8bit again", "moved_rules": "chosen_again"}
+    land("mxfp4-quick-from8bit-again", own, "mxfp4", **again, **of)
     land("linear", noisy(5, 0.8, 240), recipe="linear", recipe_kind="baseline", base_model="none")
 
     claim = load_grid("demo").registration
@@ -374,5 +373,5 @@ def test_the_demo_ends_with_4_against_8_bits_then_its_claim_and_a_table_of_eight
     assert "nothing follows about others). " in text and "hey, threshold chosen again, " in text
     *models, last = [line.split()[0] for line in lines if line.count("[") == 3]
     moved = [f"mxfp4-quick-from8bit{again}" for again in ("", "-again")]
-    assert sorted(models) == sorted([*(f"{b}bit-quick{safe}" for b in (4, 8) for safe in ("", "_safe")), *moved])
+    assert sorted(models) == ["4bit-quick", "8bit-quick", *moved]
     assert last == "linear" and "names: smollm2-135m-NAME-s42" in text
