@@ -45,8 +45,6 @@ def test_paper_is_exactly_sixty_distinct_experiments_with_the_recipes_and_settin
     assert paper.scoring.mc_cases == "all"
 
 
-
-
 def test_every_key_is_described_and_those_of_the_top_level_stand_in_the_readme():
     schema = Grid.model_json_schema(by_alias=True)
     tables = {"Grid": schema, **schema["$defs"]}
