@@ -312,13 +312,13 @@ def work_left(
             scoring=_of_cases(model, layers, scored),
             dropout=own_steps.dropout * (1 + len(moves) * spec.scoring.moved_passes),
         )
-        if (model, precision.name) not in untuned:
+        if spec.scoring.untuned and (model, precision.name) not in untuned:
             untuned.add((model, precision.name))
             steps += Steps(scoring=_of_cases(model, all_layers, cases_of(judged)))
 
         for variant, trained, names in (
             (precision, layers, judged if cell.trained else sizes.keys()),
-            (precision, all_layers, judged),
+            *([(precision, all_layers, judged)] if spec.scoring.untuned else []),
             *((precision, layers, judged) for precision in moves),
         ):
             frozen = max(0, _shape(model).num_hidden_layers - trained)

@@ -185,7 +185,7 @@ def submit_experiments(
 
         # After the variant's first trained result: it is what people wait for. Once for each prompt.
         key = (model.name, spec.precision.name, spec.prompt.title)
-        if key not in scored_untuned:
+        if grid.scoring.untuned and key not in scored_untuned:
             scored_untuned.add(key)
             own = grid.model_copy(update={"prompt": spec.prompt})
             untuned = zero_shot.submit(model, spec.precision, own, variant, data, of_scoring)

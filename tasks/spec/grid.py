@@ -29,7 +29,14 @@ from tasks.spec.recipe import OVERRIDES, CostMatrix, PromptChoice, Recipe, Searc
 # A plan of so many takes half a minute; a study of the whole paper has 60.
 MOST_EXPERIMENTS = 10_000
 # Settings of `[scoring]` that decide no scores of a trained adapter.
-OF_OTHER_STEPS = {"fidelity_cases", "move_adapters", "moved_from", "moved_seeds", "moved_passes"}
+OF_OTHER_STEPS = {
+    "fidelity_cases",
+    "move_adapters",
+    "moved_from",
+    "moved_seeds",
+    "moved_passes",
+    "untuned",
+}
 WITHOUT_CLAIM = "or leave out [primary] (--set primary=false)"
 
 
@@ -70,6 +77,9 @@ class Scoring(Strict):
     ] = Field(default=None, description="move the adapters of these seeds alone")
     moved_passes: bool = Field(
         default=True, description="also run the dropout passes of these adapters"
+    )
+    untuned: Annotated[bool, OMITTED_AT_DEFAULT] = Field(
+        default=True, description="also score each variant before it is trained"
     )
 
 

@@ -16,7 +16,7 @@ from tasks.runtime.store import intact_manifest
 from tests.place import Place, wait_until
 
 CLAIM = ("seeds=[42, 43]", "primary.recipe=balanced_safe", "primary.base_model=tiny-llama")
-CHANGES = ("recipe.iterations=48", "training.evaluate_every=8", *CLAIM)
+CHANGES = ("recipe.iterations=48", "training.evaluate_every=8", "scoring.untuned=false", *CLAIM)
 SWEEP = ["sweep", "smoke", "--model", "tiny-llama", "--recipe", "balanced_safe", "--limit", "2"]
 SWEEP += [word for change in CHANGES for word in ("--set", change)]
 FIRST = "tiny-llama-4bit-balanced_safe-s42"
@@ -114,6 +114,7 @@ def test_a_training_goes_on_where_its_sweep_was_killed_and_lands_when_it_is_fini
         "SELECT cell_id, status FROM experiment JOIN evaluation USING (training_id) WHERE recipe_kind <> 'baseline'"
     )
     assert landed.values.tolist() == [[FIRST, "completed"]]
+    assert story.place.query("FROM experiment WHERE recipe = 'zero_shot'").empty, "scoring.untuned is false"
     assert story.place.audits() == {}
 
 

@@ -52,12 +52,13 @@ def test_operations_are_those_of_the_blocks_counted_by_hand():
     whole = work("demo")
     assert whole.preparing == 2 * 29 * BLOCK * 70 * (2 * CASES + JUDGED), "once a precision"
     of_moved = 2 * 1 * BLOCK * 70 * JUDGED
-    assert whole.scoring == (2 + 2) * quick.scoring + of_moved, "the untuned model of each precision, too"
+    assert whole.scoring == 2 * quick.scoring + of_moved
+    assert work("demo", "scoring.untuned=true").scoring - whole.scoring == 2 * quick.scoring, "once a precision"
     assert whole.dropout == 0
 
 
 def test_each_depth_of_activations_is_counted_once():
-    selection = select("demo", ["training.num_layers=8"])  # at which untuned models are scored
+    selection = select("demo", ["training.num_layers=8", "scoring.untuned=true"])  # at which untuned models are scored
     specs = [select("demo", [f"training.num_layers={count}"]).cells[1] for count in (4, 8, 4)]
     left, *_ = work_left(selection, list(map(PlannedCell, specs)), set_sizes(selection.grid))
     assert left.preparing == pytest.approx(2 * BLOCK * 70 * (26 + 22) * (CASES + JUDGED))
@@ -77,7 +78,7 @@ def test_further_sets_and_other_precisions_are_counted_once_an_adapter_and_their
     own_work = work("demo", *passes)
     further = work("demo", *passes, sets)
     assert further.preparing - own_work.preparing == pytest.approx(3 * 2 * 29 * BLOCK * 70 * 300)
-    assert further.scoring - own_work.scoring == pytest.approx((2 + 2 + 2) * 2 * BLOCK * 70 * 300)
+    assert further.scoring - own_work.scoring == pytest.approx((2 + 2) * 2 * BLOCK * 70 * 300)
     moved = work("demo", *passes, sets, 'scoring.move_adapters=["8bit", "mxfp4", "nvfp4"]')
     assert moved.preparing - further.preparing == pytest.approx(2 * 29 * BLOCK * 70 * (JUDGED + 300)), "of nvfp4 alone"
     assert moved.scoring - further.scoring == pytest.approx((2 + 1) * 2 * BLOCK * 70 * (JUDGED + 300))

@@ -167,7 +167,9 @@ def failing(smoke, server, tmp_path_factory):
 
     grid = place.folder / "four.toml"
     grid.write_text(text)
-    settings = ("--set", "seeds=[7]", "--set", "scoring.fidelity_cases=0")
+    settings = [
+        word for one in ("seeds=[7]", "scoring.fidelity_cases=0", "scoring.untuned=false") for word in ("--set", one)
+    ]
     process = place.start("sweep", str(grid), "--bits", "4", "--recipe", "baseline", *settings)
     yield place, process
     process.kill()

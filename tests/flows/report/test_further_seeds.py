@@ -93,11 +93,10 @@ def test_a_claim_keeps_its_seeds_and_what_a_further_one_changes_follows_it(study
     assert re.search(moved, sentence), sentence
 
 
-@pytest.mark.parametrize("claim", [None, CLAIM], ids=["without a claim", "claimed"])
 @pytest.mark.parametrize(
-    ("trained", "how", "pools"),
-    [(METAL, "on metal, not cpu", "metal1"), (ENGINE, "by engine version 2, not 1", "cpu2")],
-    ids=["on a Mac", "by another engine version"],
+    ("trained", "how", "pools", "claim"),
+    [(METAL, "on metal, not cpu", "metal1", CLAIM), (ENGINE, "by engine version 2, not 1", "cpu2", None)],
+    ids=["on a Mac, claimed", "by another engine version, without a claim"],
 )
 def test_a_seed_that_was_trained_otherwise_stands_by_itself_and_is_named(study, trained, how, pools, claim):
     sentence = study(*land_seed(4, "x", day=2, **trained), claim=claim)
@@ -107,8 +106,11 @@ def test_a_seed_that_was_trained_otherwise_stands_by_itself_and_is_named(study, 
     assert seeds_by_backend() == sorted([("cpu1", 3, 3), (pools, 1, 1)])
 
 
-@pytest.mark.parametrize("claim", [None, CLAIM], ids=["without a claim", "claimed"])
-@pytest.mark.parametrize("trained", [METAL, ENGINE], ids=["on a Mac", "by another engine version"])
+@pytest.mark.parametrize(
+    ("trained", "claim"),
+    [(METAL, None), (ENGINE, CLAIM)],
+    ids=["on a Mac, without a claim", "by another engine version, claimed"],
+)
 def test_a_seed_that_is_there_already_takes_no_place_and_counts_once(study, trained, claim):
     """Its later training is the last of its experiment, and the estimate of the earlier three has all of them."""
     sentence = study(*land_seed(3, "x", day=2, **trained), claim=claim)

@@ -107,9 +107,8 @@ def is_sealed(ids: list[str], capsys) -> str:
 
 
 def test_a_sealed_study_shows_its_progress_then_what_seeds_differ_by_and_its_figures_when_it_is_opened(capsys):
-    ids = land_seeds(1, 2, day=1)
-    progress = is_sealed(ids, capsys)
-    assert progress.splitlines() == [
+    land_seeds(1, 2, day=1)
+    assert shown(print_study, "sealed").splitlines() == [
         "The study sealed is sealed: 2 of 3 seeds of smol tuned are judged at 4bit and 8bit, and no figure of its models is "
         "shown before all are and it is opened.",
         "Missing: 3. The same sweep goes on with them.",
@@ -135,8 +134,8 @@ def test_a_sealed_study_shows_its_progress_then_what_seeds_differ_by_and_its_fig
         "of_evaluation": {"created_at": datetime(2026, 4, 2)},
     }
     land_at(root, "8bit", noisy(48, 0.1, 240), arm="other-", **other)
-    ids = land_seeds(1, 2, 4, day=3, further=["e-other-8bit"])
-    progress, _, deviations, chances, decision, missing = is_sealed(ids, capsys).splitlines()
+    land_seeds(1, 2, 4, day=3, further=["e-other-8bit"])
+    progress, _, deviations, chances, decision, missing = shown(print_study, "sealed").splitlines()
     assert "3 of 4 seeds" in progress and missing.startswith("Missing: 5.")
     differences = [
         query(f"SELECT avg((argmax = label)::INT) FROM prediction WHERE evaluation_id LIKE 'e-s{seed}-%bit' "
