@@ -90,22 +90,22 @@ def test_every_precision_stands_against_the_reference_of_its_arm(landed):
 def test_a_moved_adapter_waits_for_its_training_and_is_compared_by_the_threshold_that_it_had_then(tmp_path):
     """Its training was judged by a rule of other calibration cases since; what was moved before has the earlier one."""
     land(tmp_path, "4bit", noisy(1, 0.8))
-    for number, name in enumerate(("bf16", "8bit")):
+    for number, name in enumerate(("mxfp4", "8bit")):
         land(tmp_path, name, noisy(2 + number, 0.8), moved_from="4bit")
 
-    moved = [f"{kind}-{name}-from-4bit" for name in ("bf16", "8bit") for kind in "te"]
+    moved = [f"{kind}-{name}-from-4bit" for name in ("mxfp4", "8bit") for kind in "te"]
     for id in ("e-4bit", *moved, "t-4bit"):
         load_landing(tmp_path / id)
     compared = "SELECT DISTINCT evaluation_id FROM reference_metric ORDER BY 1"
-    assert query(compared).evaluation_id.tolist() == ["e-8bit-from-4bit", "e-bf16-from-4bit"]
+    assert query(compared).evaluation_id.tolist() == ["e-8bit-from-4bit", "e-mxfp4-from-4bit"]
     assert_sound()
 
     again = evaluation("e-again", "t-4bit", noisy(3, 0.9), groups=True, created_at=datetime(2026, 3, 1))
     for rule in again["decision_rule"]:
         rule["calibration_digest"] = "other"
     load_landing(write_landing(tmp_path, "e-again", "evaluation", again))
-    assert query(compared).evaluation_id.tolist() == ["e-8bit-from-4bit", "e-bf16-from-4bit"]
-    assert set(query("FROM precision_comparison").evaluation_id) == {"e-8bit-from-4bit", "e-bf16-from-4bit"}
+    assert query(compared).evaluation_id.tolist() == ["e-8bit-from-4bit", "e-mxfp4-from-4bit"]
+    assert set(query("FROM precision_comparison").evaluation_id) == {"e-8bit-from-4bit", "e-mxfp4-from-4bit"}
 
 
 def test_its_figures_and_intervals_are_those_of_its_pair_by_the_rule_of_the_metric(landed):

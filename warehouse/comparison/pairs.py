@@ -5,6 +5,7 @@ keeps `pair_metric` and `reference_metric` equal to what the predictions of all 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,13 +28,15 @@ FIGURES = (
 class PairTable:
     """A view of pairs, and the table of their figures.
 
-    `keys`: columns that both have, those of both evaluations last; `renamed`: figures that the table
+    `keys`: columns that both have, those of both evaluations last; `possible`: whether evaluations at
+    these precisions can be a pair, where adapters were moved or not; `renamed`: figures that the table
     calls otherwise.
     """
 
     view: str
     name: str
     keys: tuple[str, ...]
+    possible: Callable[[set[str | None], bool], bool]
     renamed: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -50,11 +53,13 @@ TABLES = (
             *("base_model", "recipe", "seed", "evaluation_set"),
             *("evaluation_4bit", "evaluation_8bit"),
         ),
+        possible=lambda precisions, _: {"4bit", "8bit"} <= precisions,
     ),
     PairTable(
         view="reference_pair",
         name="reference_metric",
         keys=("evaluation_id", "reference_evaluation"),
+        possible=lambda precisions, moved: len(precisions) > 1 and (moved or "bf16" in precisions),
         renamed={
             "value_4bit": "value",
             "value_8bit": "reference_value",
@@ -80,11 +85,11 @@ WHERE evaluation_id IN (SELECT evaluation_id FROM touched)
 # Pairs are of one base model and the same cases.
 _COMPARABLE = """
 WITH one AS (
-    SELECT evaluation_id, set_digest, base_model, precision
+    SELECT evaluation_id, set_digest, base_model, precision, source_training_id IS NOT NULL AS is_moved
     FROM evaluation
     JOIN experiment USING (training_id)
 )
-SELECT evaluation_id, precision
+SELECT evaluation_id, precision, is_moved
 FROM one
 SEMI JOIN (FROM one WHERE evaluation_id IN (SELECT unnest($ids::VARCHAR[]))) AS concerned
     USING (set_digest, base_model)
@@ -96,12 +101,14 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
     training or evaluation `id`, which was loaded, can have changed, or of all.
     """
     concerned: list[str] = []
-    comparable: dict[str, str | None] = {}
+    comparable: list[tuple[str, str | None, bool]] = []
     if id is not None:
         concerned = [pair_id for (pair_id,) in con.execute(_CONCERNED, {"id": id}).fetchall()]
         if not concerned:
             return
-        comparable = dict(con.execute(_COMPARABLE, {"ids": concerned}).fetchall())
+        comparable = con.execute(_COMPARABLE, {"ids": concerned}).fetchall()
+    precisions = {precision for _, precision, _ in comparable}
+    moved = any(is_moved for *_, is_moved in comparable)
 
     for table in TABLES:
         sides = ", ".join(table.sides)
@@ -118,9 +125,9 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
             values: dict[str, Any] = {"concerned": concerned}
             one = " OR ".join(f"list_contains($concerned, {side})" for side in table.sides)
             con.execute(f"DELETE FROM {table.name} WHERE {one}", values)
-            # At one precision there is no pair, so the view need not be asked.
-            if len(set(comparable.values())) > 1:
-                values["comparable"] = list(comparable)
+            # Most landings leave one of the views without a pair, and it need not be asked.
+            if table.possible(precisions, moved):
+                values["comparable"] = [comparable_id for comparable_id, *_ in comparable]
                 of_these = f"SELECT {keys} FROM {table.view}_of($comparable) WHERE {one}"
                 pairs = con.execute(of_these, values).fetchall()
 

@@ -21,9 +21,9 @@ from warehouse.connect import reading, transaction
 from warehouse.schema import insert_rows
 
 # What is shown together, since a pool names exactly these pairs: all evaluations, those of each study,
-# and those of the last sweep.
+# and those of the last sweep, which are often the same.
 _SHOWN_TOGETHER = """
-SELECT NULL AS ids
+SELECT list(evaluation_id ORDER BY evaluation_id) AS ids FROM evaluation HAVING count(*) > 0
 UNION
 SELECT list(id ORDER BY id) FROM study_member WHERE kind = 'evaluation' GROUP BY study
 UNION
@@ -31,6 +31,12 @@ SELECT list(id ORDER BY id)
 FROM sweep_member JOIN landed USING (id)
 WHERE kind = 'evaluation'
     AND sweep_id = (SELECT sweep_id FROM sweep ORDER BY started_at DESC, sweep_id LIMIT 1)
+HAVING count(*) > 0
+"""
+_HAS_BOTH_SIDES = """
+SELECT count(DISTINCT precision) = 2
+FROM experiment SEMI JOIN evaluation USING (training_id)
+WHERE precision IN ('4bit', '8bit')
 """
 _POOLS = """
 SELECT pool, list([evaluation_4bit, evaluation_8bit] ORDER BY evaluation_4bit) AS pairs
@@ -117,6 +123,8 @@ def is_current(con: duckdb.DuckDBPyConnection) -> bool:
 
 def pools_to_store(con: duckdb.DuckDBPyConnection) -> Pools:
     """The pools of all that is shown together."""
+    if con.execute(_HAS_BOTH_SIDES).fetchone() == (False,):
+        return {}
     return {
         pool: pairs
         for (ids,) in con.execute(_SHOWN_TOGETHER).fetchall()
