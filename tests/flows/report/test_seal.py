@@ -38,20 +38,22 @@ JUDGED = {"created_at": datetime(2026, 4, 1)}  # after the claim
 # Views and queries that have rows while everything is sealed: names, settings and counts of results, and of trainings what they
 # took. `claims` has a line for each claim of the repeated study.
 WITHOUT_FIGURES = {
-    "study_member", "study", "evaluation_origin", "evaluation_costs", "primary_claim", "sealed_evaluation", "best_constant",
-    "seed_group", "fixed_beforehand", "loaded", "training_cost", "changed_since", "claims",
+    "study_member", "study", "evaluation_origin", "evaluation_costs", "registered_claim", "primary_claim", "sealed_evaluation",
+    "best_constant", "seed_group", "fixed_beforehand", "loaded", "training_cost", "changed_since", "claims",
 }  # fmt: skip
 
 
 def land_seeds(*seeds: int, day: int, claim: Primary = CLAIM, further: Sequence[str] = ()) -> list[str]:
     """Both precisions of these seeds, the 8-bit adapters moved, and another set, a case of it with dropout; evaluation_ids.
-    `further`: also of the sweep."""
+    What has landed is found. `further`: also of the sweep."""
     root, ids = home() / "landing", [*further]
     for seed in seeds:
+        ids += [f"e-s{seed}-4bit", f"e-s{seed}-8bit", f"e-s{seed}-mxfp4-from-8bit", f"f-s{seed}"]
+        if (root / f"f-s{seed}").exists():
+            continue
         values = {"arm": f"s{seed}-", "seed": seed, "recipe": "tuned", "of_evaluation": JUDGED}
         for precision in ("4bit", "8bit"):
             land_at(root, precision, noisy(10 * seed + int(precision[0]), 0.8, 240), **values)
-            ids.append(f"e-s{seed}-{precision}")
         land_at(root, "mxfp4", noisy(seed, 0.5, 240), moved_from="8bit", **values)
         dropout = {"mc_status": "available", "mc_reason": None, "mc_cases": 1}
         familiar = evaluation(f"f-s{seed}", f"t-s{seed}-4bit", evaluation_set="test_familiar", **dropout, **JUDGED)
@@ -59,7 +61,6 @@ def land_seeds(*seeds: int, day: int, claim: Primary = CLAIM, further: Sequence[
         row = full("mc_dropout", evaluation_id=f"f-s{seed}", case_id="c00000", p_ed=0.8, p_gp=0.1, p_home=0.1, **passes)
         familiar["mc_dropout"] = [row]
         write_landing(root, f"f-s{seed}", "evaluation", familiar)
-        ids += [f"e-s{seed}-mxfp4-from-8bit", f"f-s{seed}"]
     values = claim.model_dump(mode="json")
     land_sweep(
         root, "sealed", ids, day, primary_claim=canonical_json(values), primary_digest=short_digest(values)
