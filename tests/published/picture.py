@@ -8,9 +8,10 @@ and of a dark page.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import duckdb
 import typer
@@ -99,17 +100,18 @@ PICTURES = {
 }
 
 
-def published_charts() -> Iterator[tuple[Path, Chart]]:
+def published_charts(loaded: Mapping[str, Path] = MappingProxyType({})) -> Iterator[tuple[Path, Chart]]:
     """The pictures of the published studies, by their paths without a theme, from the rows case by case. A study that is
-    sealed has no rows but these, and no picture.
+    sealed has no rows but these, and no picture. `loaded`: warehouses of studies that are loaded already.
     """
     for study, pictures in PICTURES.items():
         if not any((FOLDER / study).glob("*.parquet")):
             continue
         with TemporaryDirectory() as name:
-            landing, database = Path(name, "landing"), Path(name, "triage.duckdb")
-            merge(FOLDER / study, landing)
-            load_all(landing, database)
+            landing, database = Path(name, "landing"), loaded.get(study, Path(name, "triage.duckdb"))
+            if study not in loaded:
+                merge(FOLDER / study, landing)
+                load_all(landing, database)
             for picture, chart_of in pictures.items():
                 yield FOLDER / study / picture, chart_of(database)
 
@@ -122,7 +124,11 @@ def in_words(chart: Chart) -> str:
 
 def write() -> None:
     """Draw the pictures of what is published."""
-    for place, chart in published_charts():
+    draw(published_charts())
+
+
+def draw(charts: Iterable[tuple[Path, Chart]]) -> None:
+    for place, chart in charts:
         svg = drawn(chart)
         for theme, colours in COLOURS.items():
             path = place.with_name(f"{place.name}-{theme}.svg")

@@ -22,7 +22,7 @@ from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.published import independent, picture, write
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
-from tests.published.picture import COLOURS, in_words, moved_chart, published_charts, seeds_chart
+from tests.published.picture import COLOURS, in_words, moved_chart, published_charts
 from tests.published.secondary import rows_together
 from tests.published.write import AGAINST_LINEAR, publish, publish_landing, publish_registered, publish_seeds
 from tests.warehouse.rows import evaluation, full, land_arm, land_pair, training
@@ -314,14 +314,14 @@ def test_an_opened_study_is_published_with_secondary_figures_and_pictures_which_
     assert [path.name for path in study.iterdir()] == ["landing"], "no figure before it is opened"
     land_look(root)
     publish_from(root, study)
-    picture.write()
+    merge(study, tmp_path / "there")
+    publish_from(tmp_path / "there", tmp_path / "again")
+    picture.draw(picture.published_charts({"registered": tmp_path / "there" / "w.duckdb"}))
     tables = {path.stem: pq.read_table(path) for path in study.glob("*.parquet")}
     assert set(tables) == {*NAMED["registered"], AGAINST_LINEAR}
     assert len(list(study.glob("seeds-*.svg"))) == len(COLOURS)
     assert "recipe `r1`, trained at 8 bits, at other" in (study / "moved-dark.svg").read_text(encoding="utf-8")
 
-    merge(study, tmp_path / "there")
-    publish_from(tmp_path / "there", tmp_path / "again")
     for name in sorted(tables.keys() - VIEWS.keys()):
         assert len(tables[name]) and pq.read_table(tmp_path / "again" / f"{name}.parquet").equals(tables[name]), name
     assert {row["seeds"] for row in tables[AGAINST_LINEAR].to_pylist()} == {2}
@@ -405,15 +405,11 @@ def in_recipes(values, influences):
     return values.mean(), values.mean() - half, values.mean() + half
 
 
-def test_the_picture_of_the_readme_shows_the_published_seeds(published_file):
-    figures = {record["mark"]: record["figure"] for record in seeds_chart(published_file).table().records}
-    assert len(figures) == 8 and figures["most probable label seed 43 one seed"] == "-2.998 [-5.559, -0.4377]"
-
-
-def test_the_readmes_have_the_pictures_of_the_published_rows():
+def test_the_readmes_have_the_pictures_of_the_published_rows(published_file):
     pages = (ROOT / "README.md", FOLDER / "README.md")
-    drawn = dict(published_charts())
-    assert FOLDER / "study" / "seeds" in drawn
+    drawn = dict(published_charts({"study": published_file}))
+    figures = {record["mark"]: record["figure"] for record in drawn[FOLDER / "study" / "seeds"].table().records}
+    assert len(figures) == 8 and figures["most probable label seed 43 one seed"] == "-2.998 [-5.559, -0.4377]"
     for place, chart in drawn.items():
         for theme in COLOURS:
             path = place.with_name(f"{place.name}-{theme}.svg")
