@@ -47,6 +47,7 @@ from tasks.progress import ProgressArtifact
 from tasks.runtime.home import home
 from tasks.runtime.locks import at_work, is_at_work
 from tasks.spec import BaseModelSpec
+from tasks.with_linear import with_linear
 from warehouse.connect import warehouse_path
 
 UNFINISHED = [
@@ -191,6 +192,7 @@ def submit_experiments(
             untuned = zero_shot.submit(model, spec.precision, own, variant, data, of_scoring)
             sweep.parts.append(Part(f"zero-shot {' '.join(key)}".strip(), [untuned]))
 
+        scored: list[Step] = [landing]
         if names:  # once the experiment itself is in the warehouse
             step: Step = evaluate_sets.submit(
                 spec,
@@ -204,6 +206,12 @@ def submit_experiments(
                 wait_for=[landing],
             )
             sweep.parts.append(Part(f"evaluation sets of {spec.cell_id}", [step]))
+            scored.append(step)
+
+        if grid.scoring.with_linear:
+            of_both = landed | {"variant": variant, "data": data, "sets": names}
+            joined = results.submit(with_linear, of_both, wait_for=scored)
+            sweep.parts.append(Part(f"{spec.cell_id} with linear", [joined]))
 
     # Every adapter at the other precisions, whose variants are made for it where the grid names them;
     # before the fidelities, which measure these variants, too.

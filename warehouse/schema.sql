@@ -83,7 +83,7 @@ CREATE TABLE experiment (
     bits INTEGER CHECK (bits IN (2, 3, 4, 5, 6, 8)),
     precision VARCHAR,
     recipe VARCHAR NOT NULL,
-    recipe_kind VARCHAR NOT NULL CHECK (recipe_kind IN ('standard', 'safety', 'baseline', 'moved_adapter')),
+    recipe_kind VARCHAR NOT NULL CHECK (recipe_kind IN ('standard', 'safety', 'baseline', 'moved_adapter', 'with_linear')),
     seed BIGINT NOT NULL,
     group_size INTEGER,
     num_layers INTEGER,
@@ -145,7 +145,7 @@ COMMENT ON TABLE experiment IS 'One row per training, diverged and failed ones t
 COMMENT ON COLUMN experiment.training_id IS 'names the training: weights, recipe, data, engine and backend';
 COMMENT ON COLUMN experiment.cell_id IS 'base model, precision, recipe and seed in one word';
 COMMENT ON COLUMN experiment.recipe IS 'name of the recipe';
-COMMENT ON COLUMN experiment.recipe_kind IS '''standard'', ''safety'', ''baseline'' or ''moved_adapter''';
+COMMENT ON COLUMN experiment.recipe_kind IS '''standard'', ''safety'', ''baseline'', ''moved_adapter'' or ''with_linear'' (a trained model together with the linear baseline)';
 COMMENT ON COLUMN experiment.seed IS 'seed of the training: order of cases, dropout and first adapter';
 COMMENT ON COLUMN experiment.num_layers IS 'number of last blocks that carry LoRA layers';
 COMMENT ON COLUMN experiment.learning_rate IS 'step size of the optimizer';

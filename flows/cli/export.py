@@ -56,6 +56,11 @@ def export(
     if model.folder != home():
         raise BadInput(f"{experiment} is an export already; name the experiment itself.")
     bundle = model.bundle
+    if bundle.with_linear:
+        raise BadInput(
+            f"{bundle.cell_id} decides together with the linear baseline, which holds words of your "
+            "cases and is not exported; name the experiment without it."
+        )
     if push is not None:
         refuse_push(bundle, push, unsafe)
 

@@ -102,7 +102,12 @@ def first_table(study: Study, digits: int = 1, brief: bool = False) -> Table:
         }
         for row in board
     ]
-    counts = [counted(own, "model"), *([counted(len(moved), "moved adapter")] if moved else [])]
+    joined = sum(row.recipe_kind == "with_linear" for row in board)
+    counts = [
+        counted(own, "model"),
+        *([counted(len(moved), "moved adapter")] if moved else []),
+        *([f"{joined} together with the linear one"] if joined else []),
+    ]
     row = study.board[0]
     title = f"{' and '.join(counts)} on {row.cases:,} test cases, {row.emergencies:,} of them emergencies"
     if study.set_name:

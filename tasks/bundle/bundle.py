@@ -147,6 +147,7 @@ class Bundle(Strict):
       it was judged. `training.max_tokens` bounds a prompt.
     - `trained_at`: the precision of the training, where the adapter was moved to another: the rule
       was chosen again there.
+    - `with_linear`: it decides together with the linear baseline, fitted on the cases of `judged_on`.
     - `words`: what the model answers for each label. `prompt_digest`: of the whole prompt's text.
     - `chat`: whether the tokenizer's chat template is used, else the plain prompt.
     - `scaling`: vector scaling, where `calibration` had cases of each label.
@@ -169,6 +170,7 @@ class Bundle(Strict):
     training: Training
     seed: int
     trained_at: Annotated[str | None, OMITTED_AT_DEFAULT] = None
+    with_linear: Annotated[bool, OMITTED_AT_DEFAULT] = False
     prompt: PromptChoice
     prompt_digest: str
     words: dict[Label, str]

@@ -30,7 +30,7 @@ from tasks.precisions import BUILT_IN
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import Manifest, intact_manifest, verify
-from tasks.spec import ExperimentSpec
+from tasks.spec import ExperimentSpec, training_of
 
 ADAPTER = "adapters.safetensors"
 
@@ -69,8 +69,10 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
             f"{name} is a baseline, without an adapter of its own; name a trained experiment."
         )
 
-    # Of a moved adapter, the training that it is from.
+    # Of a moved adapter, and of a model together with `linear`, the training that it is from.
     training_id = experiment["source_training_id"] or experiment["training_id"]
+    if experiment["recipe_kind"] == "with_linear":
+        training_id = training_of(experiment["source_scores_id"])
     training = home / "experiments" / training_id
     if intact_manifest(training, deep=True) is None:
         raise ModelGone(
@@ -150,6 +152,7 @@ def _bundle(
         training=spec.training,
         seed=spec.seed,
         trained_at=spec.precision.name if experiment["source_training_id"] else None,
+        with_linear=experiment["recipe_kind"] == "with_linear",
         prompt=spec.prompt,
         prompt_digest=prompt.digest,
         words=prompt.words,

@@ -8,17 +8,18 @@ answer does not depend on what is asked beside it, to the last bit; several run 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from scipy.special import softmax
 
 from tasks.bundle.bundle import Bundle, BundledModel
-from tasks.bundle.decide import VALID_FILE, decide
-from tasks.corpus.case import exact_digest
+from tasks.bundle.decide import VALID_FILE, data_folder, decide
+from tasks.corpus.case import Case, exact_digest
 from tasks.corpus.prompts import Encoded, Template, encode, load_prompt
 from tasks.judging.point_metrics import Floats
 from tasks.judging.scores_folder import ScoredCase, write_lines
@@ -29,6 +30,7 @@ from tasks.runtime.errors import BadInput, BrokenFolder, Diverged
 from tasks.runtime.events import Answer, Emit, Note, Ready
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import build_folder
+from tasks.scoring.baselines import cases_of, fitted_linear, joint
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix, prefix_in_memory
@@ -48,7 +50,8 @@ NO_LABEL = LABELS[0]  # a text has none: its place in `Encoded` must be filled
 class LoadedModel:
     """A model with the keys and values of the instruction, which are computed once.
 
-    `leading`: the instruction's tokens; `past`: of each block.
+    `leading`: the instruction's tokens; `past`: of each block; `linear`: label probabilities by the
+    baseline that it decides together with, None where it decides alone.
     """
 
     bundle: Bundle
@@ -56,6 +59,7 @@ class LoadedModel:
     template: Template
     leading: tuple[int, ...]
     past: list[SharedPast | None]
+    linear: Callable[[Sequence[Case]], Floats] | None = None
 
     def read(self, text: str) -> tuple[Encoded, bool]:
         """Tokens of a text, shortened from its middle where it is too long; and whether it held
@@ -137,7 +141,11 @@ def load_model(model: BundledModel) -> LoadedModel:
     cases = make_cases(template, probes)
     past = leading_past(adapted, Prefix(stack, cases))
     mx.eval([block.arrays() for block in past if block])
-    return LoadedModel(bundle, adapted, template, cases.leading_tokens, past)
+    linear = None
+    if bundle.with_linear:
+        data = data_folder(model.folder, bundle.judged_on.dataset_digest)
+        linear = fitted_linear(data, bundle.prompt.vital_signs)
+    return LoadedModel(bundle, adapted, template, cases.leading_tokens, past, linear)
 
 
 def predict(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -153,7 +161,13 @@ def predict(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         read = [model.read(request["text"]) for request in group]
         encoded = [text for text, _ in read]
         passes = model.dropout_passes(encoded, args["passes"]) if args["passes"] else None
-        decisions = decide(bundled.bundle, model.log_likelihoods(encoded), passes)
+        scores = model.log_likelihoods(encoded)
+        if model.linear is not None:
+            cases = [Case("", request["text"], NO_LABEL) for request in group]
+            p_linear = model.linear(cases)
+            scores = np.log(joint(softmax(scores, axis=-1), p_linear))
+            passes = None if passes is None else joint(passes, p_linear)
+        decisions = decide(bundled.bundle, scores, passes)
         for request, (text, markup), decision in zip(group, read, decisions, strict=True):
             marked = replace(decision, shortened=text.shortened, markup=markup)
             emit(Answer(request["number"], asdict(marked)))
@@ -178,6 +192,8 @@ def score_valid(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         p = score_cases(adapted, prefix).probabilities
         if not (p >= 0).all():  # NaN is not
             raise Diverged(f"{name}: scores on valid are not finite.")
+        if model.linear is not None:
+            p = joint(p, model.linear(cases_of(Path(args["data"]), "valid")))
 
         cases = [
             ScoredCase(

@@ -5,8 +5,10 @@ base model (`job.py`). The same code judges them as models.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tasks.corpus.vital_signs import VERSION as VITAL_SIGNS_VERSION
 from tasks.corpus.vital_signs import with_vital_signs
 from tasks.judging.decision_rules import record_rules
 from tasks.judging.evaluation_rows import Evaluation, judged_rows
-from tasks.judging.point_metrics import Rows
+from tasks.judging.point_metrics import Floats, Rows
 from tasks.judging.scores_folder import (
     EvaluationScores,
     ScoredCase,
@@ -92,6 +94,40 @@ def baseline_scores_id(
     return f"{training_id}-e{short_digest(ingredients)}"
 
 
+def cases_of(data: Path, set_name: str) -> list[Case]:
+    """The cases of a set of a dataset folder."""
+    return [Case(**line) for line in read_lines(data / f"{set_name}.jsonl")]
+
+
+@lru_cache(maxsize=1)
+def fitted_linear(data: Path, vital_signs: bool) -> Callable[[Sequence[Case]], Floats] | None:
+    """`linear`, fitted on a dataset folder: label probabilities (cases, 3) of cases. None where there
+    is nothing to tell cases apart by. `vital_signs`: it reads them in words.
+    """
+    # scikit-learn is slow to import, and needed once per dataset.
+    from tasks.scoring.linear import LinearModel
+
+    def read(cases: Sequence[Case]) -> Sequence[Case]:
+        """The cases as `linear` reads them."""
+        if not vital_signs:
+            return cases
+        return [replace(case, text=with_vital_signs(case.text)) for case in cases]
+
+    # Read before the try: a damaged file is a ValueError too.
+    fitted_on = [cases_of(data, set_name) for set_name in ("train", "valid", "calibration")]
+    try:
+        linear = LinearModel(*map(read, fitted_on))
+    except ValueError:
+        return None
+    return lambda cases: linear.predict(read(cases))
+
+
+def joint(p: Floats, of_linear: Floats) -> Floats:
+    """The product of label probabilities (..., cases, 3) with those of `linear` (cases, 3)."""
+    product = p * of_linear
+    return np.asarray(product / product.sum(axis=-1, keepdims=True))
+
+
 def dataset_baseline_rows(
     name: str,
     scores_ids: dict[str, str],
@@ -103,38 +139,20 @@ def dataset_baseline_rows(
     """Landing rows of one of OF_A_DATASET, by set; `scores_ids`: the id of the scores on each;
     `vital_signs`: whether `linear` reads them in words.
     """
-
-    def cases_of(set_name: str) -> list[Case]:
-        return [Case(**line) for line in read_lines(data / f"{set_name}.jsonl")]
-
-    def read(cases: list[Case]) -> list[Case]:
-        """The cases as `linear` reads them."""
-        if not vital_signs:
-            return cases
-        return [replace(case, text=with_vital_signs(case.text)) for case in cases]
-
     answer = CONSTANT.get(name)
     linear = None
     if answer is None:
-        # scikit-learn is slow to import, and needed once per dataset.
-        from tasks.scoring.linear import LinearModel
-
-        # Read before the try: a damaged file is a ValueError too.
-        fitted_on = [cases_of(set_name) for set_name in ("train", "valid", "calibration")]
-        try:
-            linear = LinearModel(*map(read, fitted_on))
-        except ValueError:  # nothing to tell cases apart by
-            counts = Counter(case.label for case in fitted_on[0])
+        linear = fitted_linear(data, vital_signs)
+        if linear is None:
+            counts = Counter(case.label for case in cases_of(data, "train"))
             most_frequent: Label = max(LABELS, key=lambda label: counts[label])
             answer = most_frequent
+    of_answer = [float(label == answer) for label in LABELS]
 
     def scored(set_name: str) -> list[ScoredCase]:
         """The cases of a set with their probabilities, and without likelihoods."""
-        cases = cases_of(set_name)
-        if linear is not None:
-            p = linear.predict(read(cases))
-        else:
-            p = np.tile([float(label == answer) for label in LABELS], (len(cases), 1))
+        cases = cases_of(data, set_name)
+        p = np.tile(of_answer, (len(cases), 1)) if linear is None else linear(cases)
         return [
             ScoredCase(
                 case_id=case.case_id,

@@ -36,6 +36,7 @@ OF_OTHER_STEPS = {
     "moved_seeds",
     "moved_passes",
     "untuned",
+    "with_linear",
 }
 WITHOUT_CLAIM = "or leave out [primary] (--set primary=false)"
 
@@ -80,6 +81,11 @@ class Scoring(Strict):
     )
     untuned: Annotated[bool, OMITTED_AT_DEFAULT] = Field(
         default=True, description="also score each variant before it is trained"
+    )
+    with_linear: Annotated[bool, OMITTED_AT_DEFAULT] = Field(
+        default=False,
+        description="also judge each trained model together with the linear baseline: by the product"
+        " of their probabilities, and by rules of its own",
     )
 
 
@@ -321,6 +327,10 @@ class Grid(Strict):
         primary = self.primary
         if primary is None:
             return self
+        if primary.sealed and self.scoring.with_linear:
+            raise ValueError(
+                "scoring.with_linear shows figures of models that primary.sealed hides; leave out one"
+            )
 
         recipes = {recipe.name: recipe for recipe in self.recipes}
         for key, name, known in (

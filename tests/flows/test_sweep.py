@@ -167,9 +167,8 @@ def failing(smoke, server, tmp_path_factory):
 
     grid = place.folder / "four.toml"
     grid.write_text(text)
-    settings = [
-        word for one in ("seeds=[7]", "scoring.fidelity_cases=0", "scoring.untuned=false") for word in ("--set", one)
-    ]
+    changes = ("seeds=[7]", "scoring.fidelity_cases=0", "scoring.untuned=false", "scoring.with_linear=true")
+    settings = [word for change in changes for word in ("--set", change)]
     process = place.start("sweep", str(grid), "--bits", "4", "--recipe", "baseline", *settings)
     yield place, process
     process.kill()
@@ -390,7 +389,9 @@ def test_a_model_that_cannot_be_fetched_converted_or_trained_fails_the_sweep_and
         "SELECT cell_id, status, error, evaluation_id IS NOT NULL FROM experiment "
         "LEFT JOIN evaluation USING (training_id) WHERE seed = 7 ORDER BY ALL"
     )
-    (bad, good) = rows.itertuples(index=False, name=None)
+    (bad, good, joined) = rows.itertuples(index=False, name=None)
     assert bad[:2] == ("poisoned-4bit-baseline-s7", "diverged") and "update 1" in bad[2] and not bad[3]
     assert good[:2] == ("tiny-llama-4bit-baseline-s7", "completed") and good[3]
+    assert joined[0] == "tiny-llama-4bit-baseline-with-linear-s7" and joined[3] and "with linear" not in table
+    assert result.stdout.count("FAILED   ") == 3
     assert place.audits() == {}

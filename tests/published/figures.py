@@ -19,6 +19,7 @@ from tests.place import ROOT
 from warehouse.comparison.crossed import in_words
 
 FOLDER = ROOT / "warehouse" / "published"
+FIRST = ("smollm2-135m", "tuned")  # what a published study without a claim shows
 TABLES: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("tables.toml").read_text("utf-8"))["table"]
 # The rows of a study, by the name of their file; `$study` is its name.
 VIEWS = {
@@ -47,6 +48,7 @@ SELECT 'linear', NULL, rule, metric, linear_value, NULL, NULL FROM linear_compar
 SELECT adapter, precision, bytes_ratio, rule, metric, difference AS value, low, high FROM adapters
 WHERE low IS NOT NULL  -- the ranking is that of the same weights
 """,
+    "decided_together": "SELECT pool, other, rule, metric, difference AS value, low, high FROM together",
 }
 SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}  # what a README shows in another unit than the view
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")

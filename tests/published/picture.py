@@ -20,7 +20,7 @@ from flows.report.charts import LIGHT, as_file, drawn
 from flows.report.table import Chart, Mark, along
 from tests.bench.common import run
 from tests.place import ROOT
-from tests.published.figures import FOLDER
+from tests.published.figures import FIRST, FOLDER
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.crossed import MARGIN
 from warehouse.comparison.differences import differences
@@ -34,7 +34,6 @@ _STYLE = (ROOT / "flows" / "report" / "style.css").read_text(encoding="utf-8")
 _DARK_STYLE = _STYLE.partition("prefers-color-scheme: dark")[2].partition("}")[0]
 DARK = dict(re.findall(r"--(\w+): (#\w+);", _DARK_STYLE))
 COLOURS: Mapping[str, Mapping[str, str]] = {"light": LIGHT, "dark": DARK}
-FIRST = ("smollm2-135m", "tuned")  # what a published study without a claim shows
 PRECISION_NAMES = {"6bit": "6 bits", "nvfp4": "nvfp4", "mxfp4": "mxfp4"}
 FIGURE_NAMES = {"ed_recall": "ED recall", "over_triage": "over-triage"}
 

@@ -1,4 +1,5 @@
-"""Secondary figures of a study with a claim, about its recipe and the seeds that it was opened for.
+"""Secondary figures of a study, about the recipe of its claim and the seeds that it was opened for; without a claim, about
+the recipe `tuned`.
 
 `together`: what models decide together, by the mean of their probabilities over seeds, and by the product of a model's with
 those of `linear` (a sum of scores). Each pool is judged as a model is: by the most probable label, and by a threshold on
@@ -18,8 +19,9 @@ import numpy as np
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.judging.decision_rules import target_recall_threshold, threshold_rule
 from tasks.judging.point_metrics import Floats, Ints, label_codes
-from tasks.scoring.baselines import LINEAR, TARGET
+from tasks.scoring.baselines import LINEAR, TARGET, joint
 from tasks.spec import ED_AUROC, FAMILIAR
+from tests.published.figures import FIRST
 from warehouse.comparison.cells import JudgedCases, judged_cases
 from warehouse.comparison.crossed import crossed
 from warehouse.comparison.differences import METRICS, differences
@@ -29,9 +31,10 @@ _MODELS = """
 WITH judged AS (
     SELECT evaluation_set, IF(model.recipe = $linear, $linear, precision) AS model, seed, evaluation_id
     FROM evaluation_summary_of(evaluations_of($study)) AS model
-    JOIN primary_claim AS claim ON claim.study = $study
+    LEFT JOIN primary_claim AS claim ON claim.study = $study
     WHERE model.recipe = $linear
-        OR (model.base_model, model.recipe) = (claim.base_model, claim.recipe) AND list_contains(claim.seeds, seed)
+        OR model.base_model = coalesce(claim.base_model, $base_model) AND model.recipe = coalesce(claim.recipe, $recipe)
+            AND coalesce(list_contains(claim.seeds, seed), true)
     -- A cell that another machine judged again counts once, as on a leaderboard.
     QUALIFY row_number() OVER (PARTITION BY evaluation_set, cell_id ORDER BY finished_at DESC, evaluation_id DESC) = 1
 )
@@ -69,7 +72,7 @@ def rows_together(con: duckdb.DuckDBPyConnection, study: str) -> list[dict[str, 
         alone = _probabilities(con, ids)
         pools[precision] = {
             "mean over seeds": _each(alone, lambda p, _: p.mean(axis=0, keepdims=True), of_linear),
-            "with linear": _each(alone, _product, of_linear),
+            "with linear": _each(alone, joint, of_linear),
             "alone": alone,
             "linear": _each(alone, lambda p, q: np.broadcast_to(q, p.shape), of_linear),
         }
@@ -141,7 +144,8 @@ def rows_adversarial(con: duckdb.DuckDBPyConnection, study: str) -> list[dict[st
 def _models(con: duckdb.DuckDBPyConnection, study: str) -> dict[str, dict[str, list[str]]]:
     """Evaluations by set and by model, which is `linear` or a precision of the recipe, whose seeds stand in one order."""
     models: dict[str, dict[str, list[str]]] = {}
-    for name, model, ids in con.execute(_MODELS, {"study": study, "linear": LINEAR}).fetchall():
+    values = {"study": study, "linear": LINEAR, "base_model": FIRST[0], "recipe": FIRST[1]}
+    for name, model, ids in con.execute(_MODELS, values).fetchall():
         models.setdefault(name, {})[model] = ids
     return models
 
@@ -158,11 +162,6 @@ def _probabilities(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> Pool:
 def _each(models: Pool, pooled: Callable[[Floats, Floats], Floats], of_linear: Pool) -> Pool:
     calibration, judged = (pooled(p, q) for p, q in zip(models, of_linear, strict=True))
     return calibration, judged
-
-
-def _product(p: Floats, q: Floats) -> Floats:
-    product = p * q
-    return np.asarray(product / product.sum(axis=-1, keepdims=True))
 
 
 def _rows(

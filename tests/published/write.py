@@ -248,10 +248,13 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
 
 def publish_moved(folder: Path, landing: Path, database: Path | None = None) -> None:
     """Write every landing folder of this home as a pack, and the rows of its adapters, over trainings and groups of
-    cases.
+    cases; and what their models decide together with `linear`, where it is there.
     """
     add_to_pack([path.name for path in landing_folders(landing)], folder / "landing", landing)
     write_rows(rows_of_adapters(database=database), folder / f"{ADAPTERS}.parquet")
+    with reading(database) as con:
+        if con.execute("FROM experiment WHERE recipe = 'linear'").fetchall():
+            write_rows(rows_together(con, "study"), folder / "together.parquet")
 
 
 def publish_registered(

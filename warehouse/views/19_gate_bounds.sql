@@ -17,7 +17,7 @@ WITH look AS (
     ANTI JOIN sealed_evaluation ON sealed_evaluation.evaluation_id = e.evaluation_id
     JOIN experiment AS x ON x.training_id = e.training_id AND x.status = 'completed'
     LEFT JOIN landed AS l ON l.id = e.evaluation_id
-    WHERE x.recipe_kind IN ('standard', 'safety', 'moved_adapter')
+    WHERE x.recipe_kind <> 'baseline'
 ),
 looked AS (
     SELECT
