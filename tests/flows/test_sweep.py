@@ -376,8 +376,8 @@ def test_a_model_that_cannot_be_fetched_converted_or_trained_fails_the_sweep_and
     assert "Traceback" not in result.stdout
     *_, end = result.stdout.splitlines()
     assert str(place.warehouse) in end and end.endswith("next: fix the problem above and rerun the same command")
-    table = result.stdout.partition("1 model on ")[2].partition("For more:")[0]
-    assert "4bit-baseline" in table and "NAME-s7" in table and "linear model" in table
+    table = result.stdout.partition("1 model and 1 together with the linear one on ")[2].partition("For more:")[0]
+    assert "4bit-baseline " in table and "4bit-baseline-with-linear " in table and "NAME-s7" in table and "linear model" in table
     assert not re.search("gemma3|8bit|balanced_safe", table), "cells of the warehouse that the sweep did not ask for"
 
     steps = place.last_steps("four")
@@ -392,6 +392,6 @@ def test_a_model_that_cannot_be_fetched_converted_or_trained_fails_the_sweep_and
     (bad, good, joined) = rows.itertuples(index=False, name=None)
     assert bad[:2] == ("poisoned-4bit-baseline-s7", "diverged") and "update 1" in bad[2] and not bad[3]
     assert good[:2] == ("tiny-llama-4bit-baseline-s7", "completed") and good[3]
-    assert joined[0] == "tiny-llama-4bit-baseline-with-linear-s7" and joined[3] and "with linear" not in table
+    assert joined[0] == "tiny-llama-4bit-baseline-with-linear-s7" and joined[3]
     assert result.stdout.count("FAILED   ") == 3
     assert place.audits() == {}

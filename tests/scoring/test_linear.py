@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from tasks.corpus.case import Case
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.scoring import linear
-from tasks.scoring.baselines import LINEAR, dataset_baseline_rows
+from tasks.scoring.baselines import LINEAR, dataset_baseline_rows, fitted_linear
 from tasks.scoring.linear import LinearModel, words_and_pairs
 from tasks.spec import LABELS, Data, Label, Scoring
 from tests.scoring.test_baselines import DATASET, write_sets
@@ -102,6 +102,7 @@ def test_a_label_that_train_lacks_has_probability_0() -> None:
 )
 def test_poor_cases_give_an_answer_or_the_most_frequent_label(train: list[Case], constant: bool, tmp_path) -> None:
     write_sets(tmp_path, train=train, valid=cases(6), calibration=cases(9), test=cases(12, start=100))
+    fitted_linear.cache_clear()  # pytest gives a folder's name again
     rows = dataset_baseline_rows(LINEAR, {"test": "t-1"}, Scoring(), tmp_path, DATASET)["test"]
     answers = {row["argmax"] for row in rows["prediction"]}
     (rule,) = (row for row in rows["decision_rule"] if row["rule"] == "target_recall")
