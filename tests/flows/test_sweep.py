@@ -378,7 +378,12 @@ def test_a_model_that_cannot_be_fetched_converted_or_trained_fails_the_sweep_and
     *_, end = result.stdout.splitlines()
     assert str(place.warehouse) in end and end.endswith("next: fix the problem above and rerun the same command")
     table = result.stdout.partition("1 model and 1 together with the linear one on ")[2].partition("For more:")[0]
-    assert "4bit-baseline " in table and "4bit-baseline-with-linear " in table and "NAME-s7" in table and "linear model" in table
+    assert (
+        "4bit-baseline " in table
+        and "4bit-baseline-with-linear " in table
+        and "NAME-s7" in table
+        and "linear model" in table
+    )
     assert not re.search("gemma3|8bit|balanced_safe", table), "cells of the warehouse that the sweep did not ask for"
 
     steps = place.last_steps("four")

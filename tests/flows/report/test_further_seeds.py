@@ -4,6 +4,7 @@ trained on another backend or by another version, or is there already."""
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import datetime
 
 import pytest
@@ -12,6 +13,7 @@ from flows.report.answer import answer
 from flows.report.rows import studied
 from tasks.runtime.home import home
 from tests.flows.report.test_answer import land_baseline
+from tests.flows.report.test_sections import at
 from tests.warehouse.rows import assert_sound, land_arm
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_primary_claim import claimed
@@ -51,11 +53,22 @@ def difference(seeds, name=""):
     return re.escape(f"{100 * (sum(sides[0]) - sum(sides[1])) / len(seeds):+.1f}")
 
 
+@pytest.fixture(scope="module")
+def three_seeds(tmp_path_factory):
+    """A home with three seeds and a baseline, to be copied; the ids of the seeds."""
+    folder = tmp_path_factory.mktemp("three")
+    with at(folder):
+        land_baseline(home() / "landing", 0.8)
+        ids = [id for seed in (1, 2, 3) for id in land_seed(seed)]
+        load_all(home() / "landing")
+    return folder, ids
+
+
 @pytest.fixture
-def study():
+def study(three_seeds):
     """Three seeds of one sweep, which may claim something about them; then adds the results of a later sweep."""
-    land_baseline(home() / "landing", 0.8)
-    first = [id for seed in (1, 2, 3) for id in land_seed(seed)]
+    folder, first = three_seeds
+    shutil.copytree(folder, home())
 
     def add(*later, claim=None):
         columns = claimed(claim) if claim else {}
