@@ -20,6 +20,7 @@ from tests.place import changed
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_precisions import land as land_precision
 from tests.warehouse.test_precisions import noisy
+from warehouse.connect import snapshot
 from warehouse.load import load_all
 
 CLAIM = Row(
@@ -36,22 +37,30 @@ def read(published_file) -> Callable[[str], Study]:
 
     @cache
     def read_study(name: str) -> Study:
-        study = studied(name)[0]
-        assert study.models and study.baseline
+        with snapshot():
+            study = studied(name)[0]
+            assert study.models and study.baseline
         return study
 
     return read_study
 
 
+def answered(study: Study) -> Answer:
+    """As commands answer: all is read from one connection."""
+    with snapshot():
+        return answer(study)
+
+
 def given(claim: Row | None = None) -> Answer:
-    return answer(replace(studied()[0], claim=claim))
+    with snapshot():
+        return answer(replace(studied()[0], claim=claim))
 
 
 # --- The published studies --------------------------------------------------------------------------
 
 
 def test_without_a_claim_the_recipe_of_most_seeds_that_learned_something_answers_and_is_the_picture(read, published):
-    found = answer(read("study"))
+    found = answered(read("study"))
     assert found.sentence == (
         "Cannot tell whether 4 bits miss more emergencies than 8 bits: ED recall at each model's threshold +0.1 points "
         "[-4.0, +4.2]; it would take at least 3 more seeds; accuracy -0.5 [-3.5, +2.5]: cannot conclude: at least 1 more "
@@ -78,7 +87,7 @@ def test_without_a_claim_the_recipe_of_most_seeds_that_learned_something_answers
 
 
 def test_with_one_training_a_side_chance_in_training_is_said_to_be_left_out(read, published):
-    found = answer(read("study_gemma"))
+    found = answered(read("study_gemma"))
     assert "(gemma-3-270m tuned, 1 seed, so that chance in training is left out). Beside the linear" in found.sentence
     assert "accuracy -2.8 [-4.2, -1.4]: cannot conclude: a second seed" in found.sentence
     assert "minus linear model" in found.details[0], "of another study"
@@ -87,7 +96,7 @@ def test_with_one_training_a_side_chance_in_training_is_said_to_be_left_out(read
 
 
 def test_with_a_claim_the_answer_speaks_of_it_alone(read, published):
-    found = answer(replace(read("study"), claim=CLAIM))
+    found = answered(replace(read("study"), claim=CLAIM))
     assert found.sentence.startswith(
         "Cannot tell whether 4 bits are as good as 8 bits in accuracy: -0.5 points [-3.5, +2.5];"
     )
@@ -121,7 +130,7 @@ def test_with_a_claim_the_answer_speaks_of_it_alone(read, published):
     ],
 )
 def test_a_claim_has_its_own_margin_seeds_and_figures_and_says_what_it_lacks(read, published, claimed, words):
-    found = answer(replace(read("study"), claim=changed(CLAIM, **claimed)))
+    found = answered(replace(read("study"), claim=changed(CLAIM, **claimed)))
     assert words in " ".join([found.sentence, *found.details])
 
 

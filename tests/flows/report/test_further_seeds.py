@@ -18,6 +18,7 @@ from tests.warehouse.rows import assert_sound, land_arm
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_primary_claim import claimed
 from tests.warehouse.test_studies import land_sweep
+from warehouse.connect import snapshot
 from warehouse.load import load_all
 from warehouse.query import query_rows
 
@@ -76,7 +77,8 @@ def study(three_seeds):
         land_sweep(home() / "landing", "study", later, day=2, **columns)
         load_all(home() / "landing")
         assert_sound()
-        return answer(studied("study", only=[id for id in later if id.startswith("e")])[0]).sentence
+        with snapshot():
+            return answer(studied("study", only=[id for id in later if id.startswith("e")])[0]).sentence
 
     return add
 

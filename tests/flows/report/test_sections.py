@@ -26,6 +26,7 @@ from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, l
 from tests.warehouse.test_precisions import land as land_precision
 from tests.warehouse.test_studies import land_dataset
 from tests.warehouse.test_views import random_cases
+from warehouse.connect import snapshot
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
@@ -57,11 +58,13 @@ def land_baseline(root, id="b", recipe="linear", cases=CASES):
 
 def shown(section: str, study: Study) -> dict[str, dict[tuple[str, ...], dict[str, str]]]:
     """The tables of a section by the first words of their titles; the records by the columns that name them."""
+    with snapshot():
+        tables = SECTIONS[section](study).tables
     return {
         re.split(r"[;:?,]| \(", table.title)[0]: {
             tuple(list(record.values())[: table.names]): record for record in table.records
         }
-        for table in SECTIONS[section](study).tables
+        for table in tables
     }
 
 
@@ -70,8 +73,9 @@ def read_once(folder, land_all) -> tuple[Path, Study]:
     with at(folder):
         land_all(folder / "landing")
         load_all(folder / "landing")
-        study = studied()[0]
-        assert study.models, "read once"
+        with snapshot():
+            study = studied()[0]
+            assert study.models, "read once"
     return folder / "triage.duckdb", study
 
 
