@@ -192,7 +192,7 @@ COMMENT ON COLUMN experiment.memory_budget_bytes IS 'bytes that the training may
 COMMENT ON COLUMN experiment.checkpointed_blocks IS 'whether blocks were computed again in the backward pass, to save memory';
 COMMENT ON COLUMN experiment.settings_digest IS 'digest of all that decides a training but weights, precision and seed';
 COMMENT ON COLUMN experiment.source_training_id IS 'the training whose adapter was moved; NULL for a training of its own';
-COMMENT ON COLUMN experiment.source_scores_id IS 'the scores of a moved adapter at its own precision, whose rules it keeps or chooses again; NULL for a training of its own, and in rows of earlier versions';
+COMMENT ON COLUMN experiment.source_scores_id IS 'the scores of a moved adapter at its own precision, whose rules it keeps or chooses again, or those that the linear baseline is multiplied with; NULL for a training of its own, and in rows of earlier versions';
 COMMENT ON COLUMN experiment.moved_rules IS 'of a moved adapter: whether its threshold and scaling were kept, or chosen_again on calibration at this precision; NULL for a training of its own, and in rows of earlier versions, which kept them';
 
 CREATE TABLE training_curve (

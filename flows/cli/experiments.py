@@ -172,6 +172,11 @@ def _chosen_at(precision: str | None, evaluation: Row) -> Row:
         f"AND set_digest = {quoted(evaluation.set_digest)} ORDER BY created_at, evaluation_id"
     )
     by_precision = {key(row): row for row in rows}
+    if precision not in by_precision and evaluation.recipe_kind == "with_linear":
+        raise BadInput(
+            f"{evaluation.cell_id} decides together with the linear baseline at its own precision "
+            "alone; leave out --precision, or name the experiment without it."
+        )
     if precision not in by_precision:
         raise BadInput(
             f"The rule of {evaluation.cell_id} was chosen at {', '.join(by_precision)}, and not at "

@@ -80,7 +80,9 @@ def first_table(study: Study, digits: int = 1, brief: bool = False) -> Table:
         board = [
             row
             for row in board
-            if row.is_trained or (row.precision, row.recipe.removesuffix(" again")) == claimed
+            if row.is_trained
+            or row.recipe_kind == "with_linear"
+            or (row.precision, row.recipe.removesuffix(" again")) == claimed
         ]
     own = sum(row.is_trained for row in board)
     moved = {(row.source_training_id, row.precision) for row in board if row.moved_rules}

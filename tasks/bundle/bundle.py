@@ -196,7 +196,11 @@ class Bundle(Strict):
 
     @property
     def origin(self) -> str | None:
-        """The sentence about the rule of a moved adapter; None for one at its own precision."""
+        """The sentence about the rule of a moved adapter, or about the baseline that a model decides
+        together with; None for a model alone at its own precision.
+        """
+        if self.with_linear:
+            return "Its probabilities are multiplied with those of the linear baseline, fitted on its cases here."
         if self.trained_at is None:
             return None
         parameters = "the scaling of its probabilities was"

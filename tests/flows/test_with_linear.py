@@ -14,6 +14,7 @@ from tasks.bundle.asking import decision_of
 from tasks.corpus.manifest import DatasetManifest
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
 from tasks.scoring.baselines import cases_of, fitted_linear
 from tasks.spec import LABELS, ExperimentSpec
 from tasks.with_linear import with_linear
@@ -100,6 +101,19 @@ def test_it_is_not_exported_since_linear_holds_words_of_the_cases(data, tmp_path
     assert not (tmp_path / "new").exists()
 
 
-def test_it_is_refused_beside_a_sealed_claim_whose_models_it_would_show():
+def test_it_is_asked_at_its_own_precision_alone_and_says_that_linear_decides_too(data):
+    with pytest.raises(BadInput, match="decides together with the linear baseline at its own precision alone; leave"):
+        find_model(JOINED, "mxfp4")
+    assert find_model(JOINED).bundle.origin.startswith("Its probabilities are multiplied with those of the linear")
+
+
+def test_a_sealed_claim_hides_it_and_its_own_grid_refuses_it(data):
+    values = {"base_model": "tiny-llama", "recipe": "balanced_safe", "seeds": [42], "sealed": True}
+    own = query(f"SELECT evaluation_id FROM leaderboard WHERE cell_id IN ('{CELL}', '{JOINED}')").evaluation_id.tolist()
+    claim = {"primary_claim": json.dumps(values), "primary_digest": "digest"}
+    land_sweep(home() / "landing", "closed", own[:1], day=2, **claim)
+    load_all(home() / "landing")
+    assert set(own) <= set(query("FROM sealed_evaluation").evaluation_id) and len(own) == 2
+    assert query(f"FROM leaderboard WHERE cell_id IN ('{CELL}', '{JOINED}')").empty
     with pytest.raises(BadInput, match="with_linear shows figures of models that primary.sealed hides"):
         load_grid("registered", ["scoring.with_linear=true"])

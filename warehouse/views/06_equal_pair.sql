@@ -45,6 +45,7 @@ WITH side AS (
     LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
     LEFT JOIN evaluation_costs_of(ids) AS c ON c.evaluation_id = e.evaluation_id
     WHERE x.status = 'completed'
+        AND x.recipe_kind <> 'with_linear'  -- what the bits change in a model is not hidden by what both share
         AND (ids IS NULL OR e.evaluation_id IN (SELECT unnest(ids::VARCHAR[])))
 )
 SELECT
