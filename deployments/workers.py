@@ -98,7 +98,8 @@ def give_back_runs(api: str) -> None:
     own_environment = {"PREFECT_API_URL": api, "TRIAGE_HOME": str(home())}.items()
     ids = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
+        # SystemError: psutil 7.2.2 on a Mac, of a process that ends meanwhile (psutil PR 2854).
+        with contextlib.suppress(psutil.Error, OSError, SystemError):
             environment = process.environ()
             # Steps inherit the environment; they leave by themselves when the run is gone.
             is_run = RUN_ID in environment and "prefect.engine" in " ".join(process.cmdline())

@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
-FORKED = multiprocessing.get_context("forkserver")
+from tasks.runtime.backend import is_linux
+
+# A Mac's libraries may abort in a process that was forked and did not exec.
+FORKED = multiprocessing.get_context("forkserver" if is_linux() else "spawn")
 # Not huggingface_hub itself, which reads the environment when it is imported.
 FORKED.set_forkserver_preload([
     "tests.place", "tasks.models.sources.fetch", "httpx", "numpy", "pyarrow.parquet", "rich.table", "rich.traceback",

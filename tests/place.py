@@ -124,7 +124,7 @@ def without_mlx() -> None:
 def process_environments() -> Iterator[tuple[int, dict[str, str]]]:
     """The ids of the running processes whose environment this user may read, each with it."""
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
+        with contextlib.suppress(psutil.Error, OSError, SystemError):
             yield process.pid, process.environ()
 
 

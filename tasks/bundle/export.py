@@ -40,6 +40,7 @@ from tasks.spec import BaseModelSpec, FolderSource
 WEIGHTS = "model"  # beside an adapter; fused ones are where the Hub looks for a model
 ADAPTER = "adapters.safetensors"
 LLAMA_CPP = "example.mjs"
+FINDERS = ".DS_Store"  # what a Mac leaves in a folder that somebody looked into
 # Of the stored bytes: a fused block is unpacked to float32, and a GGUF file holds float16.
 ROOM = {"adapter": 1.1, "fused": 9.0, "gguf": 18.0}
 # What was written: its size in bytes by part, the largest first; how written weights differ, by
@@ -64,7 +65,8 @@ def refuse_filled(folder: Path) -> None:
     """Raise BadInput unless `folder` is a new or an empty folder that can be written."""
     with _disk_errors(folder):
         is_new = not folder.exists() and not folder.is_symlink()
-        if not is_new and not (folder.is_dir() and not any(folder.iterdir())):
+        is_empty = folder.is_dir() and {path.name for path in folder.iterdir()} <= {FINDERS}
+        if not is_new and not is_empty:
             raise BadInput(f"{folder} is a file or not empty; name a new folder for the export.")
 
 
@@ -91,6 +93,7 @@ def export(
         with temporary_folder(folder) as temporary:
             exported = _fill(model, home, temporary, write_card, adapter, gguf)
             # A rename may take the place of an empty folder, and of no other.
+            (folder / FINDERS).unlink(missing_ok=True)
             temporary.replace(folder)
     return exported
 

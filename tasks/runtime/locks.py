@@ -64,6 +64,10 @@ def locked(
 
             while_waiting()
             time.sleep(LOCK_POLL_SECONDS)
+
+        # macOS removes temporary files that nobody touched for three days, locked or not.
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
         yield
     finally:
         os.close(descriptor)

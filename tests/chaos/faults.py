@@ -40,7 +40,7 @@ def strike(
         time.sleep(POLL_SECONDS)
 
     process = rng.choice(found)
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error, SystemError):
         blow(process)
     return f"process {process.pid}"
 

@@ -67,7 +67,7 @@ class Sweep:
         homes = {str(home) for home in (self.place.home, *self.homes)}
         found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
+            with contextlib.suppress(psutil.Error, OSError, SystemError):
                 is_ours = process.environ().get("TRIAGE_HOME") in homes
                 if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
@@ -77,7 +77,7 @@ class Sweep:
         """The processes of steps: forked from one with the same command line, or programs."""
         found = []
         for process in self.processes():
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, SystemError):
                 command = process.cmdline()
                 parent = process.parent()
                 if STEP in command or (parent is not None and parent.cmdline() == command):
@@ -95,7 +95,7 @@ class Sweep:
         deadline = time.monotonic() + 30
         while (processes := self.processes()) and time.monotonic() < deadline:
             for process in processes:
-                with contextlib.suppress(psutil.Error):
+                with contextlib.suppress(psutil.Error, SystemError):
                     process.kill()
             time.sleep(POLL_SECONDS)
 

@@ -341,6 +341,8 @@ def test_the_command_writes_the_folder_says_what_it_is_and_holds_the_home(place,
 
     monkeypatch.setattr(tasks.bundle.export, "run_child", in_a_child)
     folder = tmp_path / "new" / "out"
+    folder.mkdir(parents=True)
+    (folder / ".DS_Store").touch()  # a Mac's Finder was there
     app(["export", LLAMA, str(folder)], standalone_mode=False)
     refuse_while_working(place.home)
     out, err = capsys.readouterr()

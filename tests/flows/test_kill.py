@@ -38,7 +38,7 @@ def started_by(pid: int, words: str) -> list[psutil.Process]:
     """The processes below another one whose command has these words."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+        with contextlib.suppress(psutil.Error, SystemError):  # it has ended meanwhile
             if words in " ".join(process.cmdline()):
                 found.append(process)
     return found

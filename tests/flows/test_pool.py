@@ -371,10 +371,15 @@ def test_a_machine_of_another_version_gives_its_run_back_for_ten_minutes(machine
     assert words in state.message
 
 
-def test_an_m5_takes_no_run_of_a_sweep_of_other_macs(monkeypatch):
+def test_an_m5_takes_no_run_of_a_sweep_of_other_macs_once_mlx_uses_its_matrix_units(monkeypatch):
     monkeypatch.setattr(pool, "backend", lambda: METAL)
-    for chip, name in (("Apple M4", "metal"), ("Apple M5", "metal-nax")):
+    for chip, system, name in (
+        ("Apple M4", "macOS 26.2", "metal"),
+        ("Apple M5", "macOS 26.1", "metal"),
+        ("Apple M5", "macOS 26.2.1", "metal-nax"),
+    ):
         monkeypatch.setattr(device, "chip", lambda chip=chip: chip)
+        monkeypatch.setattr("tasks.runtime.backend.os_version", lambda system=system: system)
         assert versions_here()["backend"] == name
 
 

@@ -162,7 +162,7 @@ def test_a_download_that_breaks_in_the_middle_is_taken_up_where_it_broke(hub, tm
     [
         (RuntimeError("Data error:\n two lines."), SourceUnavailable, r"broke off \(Data error: two lines\)\.$"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), BadInput, "disk of the Hub's cache is full"),
-        (RuntimeError("I/O error: no (os error 122)"), BadInput, "disk of the Hub's cache is full"),
+        (RuntimeError(f"I/O error: no (os error {errno.EDQUOT})"), BadInput, "disk of the Hub's cache is full"),
         (
             RuntimeError("I/O error: no (os error 13)"),
             BadInput,

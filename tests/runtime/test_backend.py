@@ -100,6 +100,7 @@ def test_studies_of_before_keep_their_ids_on_linux_and_on_a_mac_and_new_backends
 
     # An M5 multiplies in other units, which round otherwise; its processor is as any.
     of_chips = []
+    monkeypatch.setattr("tasks.runtime.backend.os_version", lambda: "macOS 26.2")
     for chip in ("Apple M1", "Apple M5", "Apple M10 Pro"):
         on(MAC, chip=chip)
         of_chips.append(ids())
