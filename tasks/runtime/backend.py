@@ -68,9 +68,8 @@ class Backend:
         path = {"backend": self.name, "compute_path": self.compute_path}
         ingredients = path if self.path_in_ids else {}
         # From the M5 and macOS 26.2 on MLX multiplies in the GPU's matrix units, which round otherwise.
-        version = [int(number) for number in re.findall(r"\d+", os_version())]
-        has_matrix_units = re.match(r"Apple M([5-9]|\d\d)", chip()) and version >= [26, 2]
-        if self.name == "metal" and has_matrix_units:
+        is_m5 = self.name == "metal" and re.match(r"Apple M([5-9]|\d\d)", chip())
+        if is_m5 and [int(number) for number in re.findall(r"\d+", os_version())] >= [26, 2]:
             ingredients["arithmetic"] = "nax"
         return ingredients
 

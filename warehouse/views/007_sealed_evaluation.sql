@@ -1,8 +1,7 @@
 -- One row per evaluation of a model that a sealed claim is about: every view with figures of models leaves them out.
 --
--- They are those of the claim's base model and recipe by its seeds, on any set and at any precision, moved adapters and models
--- together with `linear` included. The
--- tables prediction, metric and others hold them all the same: who looks there has looked, and says so.
+-- They are those of the claim's base model and recipe by its seeds, on any set and at any precision, moved adapters and models together
+-- with `linear` included. The tables prediction, metric and others hold them all the same: who looks there has looked, and says so.
 CREATE OR REPLACE VIEW sealed_evaluation AS
 WITH claimed AS (
     SELECT study, base_model, recipe, unnest(seeds || further_seeds) AS seed

@@ -58,7 +58,7 @@ def somebody(tmp_path, monkeypatch):
     return [*secrets.values(), str(tmp_path), str(ROOT), "jane", "studies", socket.gethostname(), platform.node()]
 
 
-def told(secrets, text):
+def leaked(secrets, text):
     """Those that are whole words of a text: many a Mac is called `Mac`, and `Mac14,2` is a model."""
     return [secret for secret in secrets if secret and re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text)]
 
@@ -104,7 +104,7 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
     assert report["versions"]["mlx"] == metadata.version("mlx") and report["versions"]["Python"]
     assert report["machine"]["chip"] and report["machine"]["memory_bytes"] > 0
     assert report["machine"]["system"].startswith(platform.system().replace("Darwin", "macOS"))
-    assert told(somebody, path.read_text()) == []
+    assert leaked(somebody, path.read_text()) == []
 
 
 CHECK = {
@@ -127,7 +127,7 @@ def test_a_selftest_that_ends_is_an_error_and_its_report_holds_what_was_measured
     report = json.loads(text)
     assert "no kernel" in report["error"] and report["last_check"] == "wired memory limit"
     assert [check["name"] for check in report["checks"]] == ["footprint"]
-    assert told(somebody, text) == []
+    assert leaked(somebody, text) == []
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
