@@ -108,9 +108,7 @@ def test_a_malformed_file_is_refused_when_read_checked_and_made(name, tmp_path):
 
 
 FINE = {
-    "excel semicolons": "\ufefftext;label\r\nChest pain, sudden;ED\r\n",
     "sep line": "sep=;\r\ntext;label\r\na;ED\r\n",
-    "tabs": "text\tlabel\na\tED\n",
     "quoted break": 'text,label\n"a\nb ""c""",ED\n',
     "blank lines": "text,label\n\na,ED\n\n\n",
     "extra column and spaces": " text , label ,note\na, ed ,\n",

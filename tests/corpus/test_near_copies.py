@@ -68,7 +68,7 @@ def test_a_part_of_the_runs_is_enough_to_find_copies_and_a_stock_phrase_makes_no
     assert sketch.every > 4 and sketch.pairs(0.8) == []
 
 
-@pytest.mark.parametrize(("count", "compared"), [(51, None), (60, None), (2000, 1000)])
+@pytest.mark.parametrize(("count", "compared"), [(51, None), (2000, 1000)])
 def test_however_many_near_copies_are_chained_together_and_across_sides(count, compared, monkeypatch):
     if compared is not None:
         monkeypatch.setattr(near_copies, "MAX_CANDIDATES", compared)

@@ -1,8 +1,10 @@
 """The embedded vignettes: labels follow from facts, sets do not leak, the same seed gives the same bytes; contrast cases and
-the second adversarial set, and what teaches and what tests share no words."""
+the second adversarial set, and what teaches and what tests share no words; what only train has, the further problems, and the
+evaluation sets about the problems of train and about problems that no other set has."""
 
+import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
-from tasks.corpus.case import Case, normal_text, to_json
+from tasks.corpus.case import Case, from_json, normal_text, to_json
+from tasks.corpus.check import check_data
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.near_copies import near_duplicates
-from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.prepare import CARD, ingredients_of, prepare_dataset
+from tasks.corpus.reading.sources import locate
 from tasks.corpus.splits import check_sets
 from tasks.corpus.vignettes import adversarial, generator
 from tasks.corpus.vignettes.adversarial import adversarial_records
-from tasks.corpus.vignettes.contrast.cases import contrast_records
+from tasks.corpus.vignettes.contrast.cases import KINDS, contrast_records
 from tasks.corpus.vignettes.generator import (
     GENERATOR_VERSION,
     SIZES,
@@ -29,6 +35,7 @@ from tasks.corpus.vignettes.generator import (
     assign_sets,
     embedded_records,
     further_records,
+    planned_labels,
 )
 from tasks.corpus.vignettes.knowledge_base import (
     ClinicalFact,
@@ -46,9 +53,19 @@ from tasks.corpus.vignettes.knowledge_base import (
 from tasks.corpus.vignettes.label_rules import CHILD_VITALS, WORSE_LATER, Facts, Vitals, decide
 from tasks.corpus.vignettes.reader_check import OF_CONTRAST, checks_of, reader_checks
 from tasks.corpus.vignettes.render import Style
-from tasks.corpus.vignettes.sets import derive_again, evaluation_records, sets_of
+from tasks.corpus.vignettes.sets import (
+    EVALUATION_SIZES,
+    FAMILIAR_VERSION,
+    REGISTERED_VERSION,
+    derive_again,
+    evaluation_records,
+    records_of,
+    sets_of,
+)
 from tasks.corpus.vignettes.speech import american, conjugate, contract, lived_days
-from tasks.spec import REGISTERED, Data, EvaluationSet, digest_of
+from tasks.grids.grid import GRIDS, load_grid
+from tasks.runtime.errors import BadInput
+from tasks.spec import FAMILIAR, LABELS, REGISTERED, Data, EvaluationSet, digest_of
 from tests.corpus.test_card import texts_digest
 
 SECOND = "test_adversarial_2"
@@ -56,11 +73,14 @@ SHARES = (0.27, 0.38, 0.35)
 PROBLEMS = {"train": 100, "valid": 20, "calibration": 40, "test": 60}
 
 
+@cache
+def registered(cases: int | None = None) -> tuple[Record, ...]:
+    return tuple(evaluation_records(EvaluationSet(name=REGISTERED, source="embedded", cases=cases), Data(), []))
+
+
 @pytest.fixture(scope="module")
 def everyone() -> tuple[Record, ...]:
-    of = EvaluationSet(name=REGISTERED, source="embedded")
-    registered = evaluation_records(of, Data(), [])
-    return (*embedded_records(), *adversarial_records(), *further_records(3000, SHARES), *registered)
+    return (*embedded_records(), *adversarial_records(), *further_records(3000, SHARES), *registered())
 
 
 def test_the_label_of_every_case_is_derived_again_from_facts_that_agree_with_each_other(everyone):
@@ -399,8 +419,7 @@ def test_a_dataset_with_the_second_set_keeps_the_first_one(tmp_path):
 
 
 def test_what_the_reader_saw_is_what_is_generated(contrasts):
-    registered = evaluation_records(EvaluationSet(name=REGISTERED, source="embedded"), Data(), [])
-    others = (*adversarial_records(42, SECOND), *further_records(1500, SHARES), *registered)
+    others = (*adversarial_records(42, SECOND), *further_records(1500, SHARES), *registered())
     cases = [record.case for record in (*contrasts, *others)]
     labels = {case.case_id: case.label for case in cases}
     checks = reader_checks(OF_CONTRAST)
@@ -414,3 +433,166 @@ def test_what_the_reader_saw_is_what_is_generated(contrasts):
         assert agreed >= 0.9 * read
 
     assert [len(checks_of(part)) for part in ("contrast", SECOND, "further", "registered")] == [1, 1, 1, 1]
+
+
+SET = EvaluationSet(name=FAMILIAR, source="embedded")
+SMALL = Data(limits={"train": 48, "valid": 12, "calibration": 24, "test": 24})
+WITH_FURTHER = Data(train_cases=1500, further_share=0.5, contrast_share=0.2)
+
+
+def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs():
+    assert records_of(Data(further_share=0.0)) is embedded_records()
+    usual = sets_of(Data())
+    more = sets_of(WITH_FURTHER)
+    in_train = Counter(case.case_id.rpartition("-")[0] for case in more["train"])
+    assert in_train == {"train": 600, "train-further": 600, "train-contrast": 300}
+    assert more["valid"][:600] == usual["valid"] and len(more["valid"]) == 750
+    assert all(more[name] == usual[name] for name in ("calibration", "test"))
+    assert len({case.text for case in more["train"]}) == 1500
+
+    labels = defaultdict(set)
+    for record in further_records(1500, SHARES):
+        labels[record.facts.problem].add(record.case.label)
+    assert set(labels) == set(further_problems()) and not set(labels) & set(problems())
+    assert [problem for problem, case_labels in labels.items() if case_labels != set(LABELS)] == []
+
+
+@pytest.mark.nightly  # only other wordings could fail it, and those change the digests of the cases
+def test_no_case_is_nearly_one_that_a_model_is_judged_on():
+    judged = {name: cases for name, cases in sets_of(Data()).items() if name != "train"}
+    for name in ("test_adversarial", SECOND):
+        judged[name] = [record.case for record in adversarial_records(42, name)]
+    further = [record.case for record in further_records(1500, SHARES)]
+    assert near_duplicates(judged | {"further": further}, threshold=0.4) == near_duplicates(judged, threshold=0.4)
+
+
+@pytest.mark.parametrize(
+    ("share", "inputs"), [("further_share", {"further_problems"}), ("contrast_share", {"contrast", "contrast_words"})]
+)
+def test_a_share_of_nothing_changes_no_digest_and_a_share_does(share, inputs):
+    usual, none, some = (ingredients_of(locate(Data(**of))) for of in ({}, {share: 0}, {share: 0.1}))
+    assert usual == none and set(some["inputs"]) - set(usual["inputs"]) == inputs
+    assert share not in Data().model_dump() and Data(**{share: 0.1}).model_dump()[share] == 0.1
+
+
+def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_again(tmp_path):
+    limits = {"valid": 60, "calibration": 9, "test": 9}
+    folder = prepare_dataset(WITH_FURTHER.model_copy(update={"limits": limits}), tmp_path)
+    assert derive_again(folder) == (1578, [])
+    further, contrast = (folder / CARD).read_text(encoding="utf-8").split("## Further problems")[1].split("## Contrast")
+    train = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    about = len({case["group"] for case in train} & set(further_problems()))
+    assert re.search(rf"600 cases of `train` \(.*\) are about {about} further", " ".join(further.split()))
+    rows = re.findall(r"^\| (train|valid) \| (\w+) \| (\d+) \|", contrast, re.MULTILINE)
+    assert [kind for _, kind, _ in rows] == [*KINDS, *KINDS]
+    assert sum(int(count) for name, _, count in rows if name == "train") == 300
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"further_share": 0.95}, "further_share"),
+        ({"contrast_share": -0.1}, "contrast_share"),
+        ({"further_share": 0.5, "seed": 43}, "further_share needs data.seed = 42"),
+        *(({f"{kind}_share": 0.2, "source": "a.csv"}, f"{kind}_share: for source = 'embedded' only")
+          for kind in ("further", "contrast")),
+    ],
+)  # fmt: skip
+def test_shares_out_of_range_or_of_other_cases_are_refused(settings, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        Data(**settings)
+
+
+def familiar(data: Data) -> list[Case]:
+    return [record.case for record in evaluation_records(SET, data, sets_of(data)["train"])]
+
+
+@pytest.mark.parametrize(("data", "digest"), [(Data(), "3ea801cca025fb8a"), (WITH_FURTHER, "cd6a279ee5fe75b4")])
+def test_its_cases_are_new_and_of_all_the_problems_that_train_has(data, digest):
+    sets = sets_of(data)
+    cases = familiar(data)
+    assert len(cases) == EVALUATION_SIZES[FAMILIAR] == 1200 == len({normal_text(case.text) for case in cases})
+    assert {case.group for case in cases} == {case.group for case in sets["train"]}
+    others = {normal_text(case.text) for of_set in sets.values() for case in of_set}
+    assert not others & {normal_text(case.text) for case in cases}
+    assert near_duplicates({"train": sets["train"], FAMILIAR: cases}, threshold=0.6) == []
+    counts = Counter(case.label for case in cases)
+    assert [counts[label] for label in LABELS] == [324, 456, 420], "the shares of test"
+    # Other cases are another version: raise FAMILIAR_VERSION or GENERATOR_VERSION with these.
+    assert digest_of(list(map(to_json, cases)))[:16] == digest and FAMILIAR_VERSION == 1
+
+
+def test_a_data_set_holds_as_many_as_are_asked_for_beside_sets_that_stay_as_they_are(tmp_path):
+    few = tuple(EvaluationSet(name=name, source="embedded", cases=150) for name in (FAMILIAR, REGISTERED))
+    assert "cases" not in SET.model_dump()
+    plain = DatasetManifest.read(prepare_dataset(SMALL, tmp_path))
+    folder = prepare_dataset(SMALL, tmp_path, few)
+    sets = DatasetManifest.read(folder).sets
+    assert {sets[one.name].cases for one in few} == {150}
+    assert {name: sets[name] for name in plain.sets} == plain.sets and sets[FAMILIAR].external
+    cases = {name: list(map(from_json, (folder / f"{name}.jsonl").read_text().splitlines())) for name in sets}
+    assert {case.group for case in cases[FAMILIAR]} == {case.group for case in cases["train"]}, "what is left of train"
+    assert derive_again(folder) == (sum(map(len, cases.values())), [])
+    card = (folder / CARD).read_text()
+    assert f"150 new cases about {sets['train'].groups} problems that `train` has" in card
+    assert f"150 new cases about {sets[REGISTERED].groups} problems that no other set has" in card
+    report = check_data(SMALL, few, {})
+    assert not report.errors and {line.name for line in report.sets} == set(sets)
+    with pytest.raises(ValidationError, match="cases: for the embedded test_familiar and test_registered only; clinic"):
+        EvaluationSet(name="clinic", source="clinic.csv", cases=150)
+
+
+def test_it_is_refused_beside_cases_of_ones_own_and_a_grid_file_leaves_it_out_there(tmp_path):
+    text = (GRIDS / "tuned.toml").read_text(encoding="utf-8")
+    for name, size in (("plain", ""), ("sized", "\ncases = 2000")):
+        (tmp_path / f"{name}.toml").write_text(text.replace(f'name = "{FAMILIAR}"', f'name = "{FAMILIAR}"{size}'))
+        own = load_grid(str(tmp_path / f"{name}.toml"), ["data.source=my_cases.csv"])
+        assert [entry.name for entry in own.evaluation_sets] == ["test_adversarial", "test_adversarial_2"]
+    beside = f'evaluation_set=[{{name="{FAMILIAR}",source="embedded"}}]'
+    with pytest.raises(BadInput, match="test_familiar is about the problems of the embedded train; leave"):
+        load_grid("smoke", ["data.source=cases.csv", beside])
+
+
+def test_the_registered_set_is_of_its_own_problems_whatever_is_learned():
+    cases = [record.case for record in registered()]
+    labels = defaultdict(set)
+    for case in cases:
+        labels[case.group].add(case.label)
+    assert labels == {name: set(LABELS) for name in registered_problems()}, "every problem has every label"
+    assert not set(registered_problems()) & {*problems(), *further_problems()}
+    counts = Counter(case.label for case in cases)
+    assert [counts[label] for label in LABELS] == [1080, 1520, 1400], "the shares of test"
+    assert len({normal_text(case.text) for case in cases}) == len(cases) == EVALUATION_SIZES[REGISTERED]
+    few = EvaluationSet(name=REGISTERED, source="embedded", cases=150)
+    assert registered(150) == evaluation_records(few, WITH_FURTHER, sets_of(WITH_FURTHER)["train"])
+    # Other cases are another version: raise REGISTERED_VERSION or GENERATOR_VERSION with these.
+    assert digest_of(list(map(to_json, cases)))[:16] == "261604e58ed5fde0" and REGISTERED_VERSION == 1
+
+
+def test_the_registered_cases_take_the_place_of_test_and_change_nothing_that_is_learned(tmp_path):
+    small = Data(train_cases=100, calibration_cases=100, test_cases=150)
+    data = small.model_copy(update={"test_problems": REGISTERED})
+    sets, usual = sets_of(data), sets_of(small)
+    cases = [record.case for record in registered(150)]
+    assert sets.pop("test") == cases and usual.pop("test")
+    assert sets == usual
+    planned = planned_labels("test", 42, None, data.sizes, data.test_problems)
+    assert planned == [(case.group, case.label) for case in cases]
+
+    folder = prepare_dataset(data, tmp_path)
+    groups = DatasetManifest.read(folder).sets["test"].groups
+    assert derive_again(folder) == (100 + 600 + 100 + 150, [])
+    assert f"150 new cases about {groups} problems" in (folder / CARD).read_text()
+    assert not check_data(data, (), {}).errors
+    with pytest.raises(ValidationError, match="test_problems: for source = 'embedded' only"):
+        Data(source="own.csv", test_problems=REGISTERED)
+
+
+@pytest.mark.nightly  # all pairs of texts
+def test_no_registered_case_is_nearly_one_of_another_set():
+    others = sets_of(Data(train_cases=3000, further_share=0.6)) | {FAMILIAR: familiar(WITH_FURTHER)}
+    for name in ("test_adversarial", SECOND):
+        others[name] = [record.case for record in adversarial_records(42, name)]
+    assert near_duplicates(
+        others | {REGISTERED: [record.case for record in registered()]}, threshold=0.4
+    ) == near_duplicates(others, threshold=0.4)
