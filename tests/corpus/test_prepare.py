@@ -249,17 +249,10 @@ def test_more_pairs_than_are_shown_are_counted_and_the_setting_adds_nothing_to_a
         cases = [Case(f"{name}-{i}", long_text(100 * i) + more, LABELS[i % 3]) for i in range(30)]
         (source / f"{name}.jsonl").write_text("".join(to_json(case) + "\n" for case in cases))
     sentence = refused(Data(source=str(source)), tmp_path)
-    assert (
-        "(30): " in sentence
-        and sentence.count("test.jsonl, line") == 20
-        and (" and 10 more; `triage data check GRID --list` names all; delete" in sentence)
-    )
-    assert len(check_data(Data(source=str(source)), (), {}).similar) == 30
+    assert "(30): " in sentence and sentence.count("test.jsonl, line") == 20 and " and 10 more; " in sentence
 
-    default, refuse, drop = ({}, {"near_copies": "refuse"}, {"near_copies": "drop"})
-    of = [
-        ingredients_of(locate(Data.model_validate({"source": str(source), **more}))) for more in (default, refuse, drop)
-    ]
+    choices: list[dict[str, Any]] = [{}, {"near_copies": "refuse"}, {"near_copies": "drop"}]
+    of = [ingredients_of(locate(Data(source=str(source), **more))) for more in choices]
     assert of[0] == of[1] != of[2] and "near_copies" not in of[0]["columns"]
 
 

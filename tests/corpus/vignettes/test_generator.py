@@ -51,7 +51,14 @@ from tasks.corpus.vignettes.knowledge_base import (
     tone,
 )
 from tasks.corpus.vignettes.label_rules import CHILD_VITALS, WORSE_LATER, Facts, Vitals, decide
-from tasks.corpus.vignettes.reader_check import OF_CONTRAST, checks_of, reader_checks
+from tasks.corpus.vignettes.reader_check import (
+    OF_CONTRAST,
+    ReaderCheck,
+    checks_of,
+    describe_all_checks,
+    describe_check,
+    reader_checks,
+)
 from tasks.corpus.vignettes.render import Style
 from tasks.corpus.vignettes.sets import (
     EVALUATION_SIZES,
@@ -66,7 +73,6 @@ from tasks.corpus.vignettes.speech import american, conjugate, contract, lived_d
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.runtime.errors import BadInput
 from tasks.spec import FAMILIAR, LABELS, REGISTERED, Data, EvaluationSet, digest_of
-from tests.corpus.test_card import texts_digest
 
 SECOND = "test_adversarial_2"
 SHARES = (0.27, 0.38, 0.35)
@@ -80,7 +86,7 @@ def registered(cases: int | None = None) -> tuple[Record, ...]:
 
 @pytest.fixture(scope="module")
 def everyone() -> tuple[Record, ...]:
-    return (*embedded_records(), *adversarial_records(), *further_records(3000, SHARES), *registered())
+    return (*embedded_records(), *adversarial_records(), *further_records(1500, SHARES), *registered())
 
 
 def test_the_label_of_every_case_is_derived_again_from_facts_that_agree_with_each_other(everyone):
@@ -409,15 +415,6 @@ def test_no_problem_and_no_near_copy_is_shared_with_what_is_tested(contrasts):
     assert near_duplicates(tested | {"adversarial": first, "second": second}, threshold=0.5) == []
 
 
-def test_a_dataset_with_the_second_set_keeps_the_first_one(tmp_path):
-    data = Data.model_validate({"limits": {"train": 30, "valid": 9, "calibration": 9, "test": 9}})
-    sets = [EvaluationSet(name=name, source="embedded") for name in ("test_adversarial", SECOND)]
-    first, both = (prepare_dataset(data, tmp_path, sets[:count]) for count in (1, 2))
-    assert derive_again(both) == (1557, [])
-    assert (first / "test_adversarial.jsonl").read_bytes() == (both / "test_adversarial.jsonl").read_bytes()
-    assert f"## {SECOND}" in (both / CARD).read_text() and f"## {SECOND}" not in (first / CARD).read_text()
-
-
 def test_what_the_reader_saw_is_what_is_generated(contrasts):
     others = (*adversarial_records(42, SECOND), *further_records(1500, SHARES), *registered())
     cases = [record.case for record in (*contrasts, *others)]
@@ -437,13 +434,13 @@ def test_what_the_reader_saw_is_what_is_generated(contrasts):
 
 SET = EvaluationSet(name=FAMILIAR, source="embedded")
 SMALL = Data(limits={"train": 48, "valid": 12, "calibration": 24, "test": 24})
-WITH_FURTHER = Data(train_cases=1500, further_share=0.5, contrast_share=0.2)
+FEW = {"calibration_cases": 100, "test_cases": 100}
+WITH_FURTHER = Data(train_cases=1500, further_share=0.5, contrast_share=0.2, **FEW)
 
 
 def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs():
     assert records_of(Data(further_share=0.0)) is embedded_records()
-    usual = sets_of(Data())
-    more = sets_of(WITH_FURTHER)
+    usual, more = sets_of(Data(train_cases=600, **FEW)), sets_of(WITH_FURTHER)
     in_train = Counter(case.case_id.rpartition("-")[0] for case in more["train"])
     assert in_train == {"train": 600, "train-further": 600, "train-contrast": 300}
     assert more["valid"][:600] == usual["valid"] and len(more["valid"]) == 750
@@ -522,13 +519,14 @@ def test_its_cases_are_new_and_of_all_the_problems_that_train_has(data, digest):
     assert digest_of(list(map(to_json, cases)))[:16] == digest and FAMILIAR_VERSION == 1
 
 
-def test_a_data_set_holds_as_many_as_are_asked_for_beside_sets_that_stay_as_they_are(tmp_path):
-    few = tuple(EvaluationSet(name=name, source="embedded", cases=150) for name in (FAMILIAR, REGISTERED))
+def test_a_data_set_holds_all_embedded_evaluation_sets_beside_sets_that_stay_as_they_are(tmp_path):
+    sizes = {"test_adversarial": None, SECOND: None, FAMILIAR: 150, REGISTERED: 150}
+    few = tuple(EvaluationSet(name=name, source="embedded", cases=cases) for name, cases in sizes.items())
     assert "cases" not in SET.model_dump()
     plain = DatasetManifest.read(prepare_dataset(SMALL, tmp_path))
     folder = prepare_dataset(SMALL, tmp_path, few)
     sets = DatasetManifest.read(folder).sets
-    assert {sets[one.name].cases for one in few} == {150}
+    assert [sets[one.name].cases for one in few] == [300, 1200, 150, 150]
     assert {name: sets[name] for name in plain.sets} == plain.sets and sets[FAMILIAR].external
     cases = {name: list(map(from_json, (folder / f"{name}.jsonl").read_text().splitlines())) for name in sets}
     assert {case.group for case in cases[FAMILIAR]} == {case.group for case in cases["train"]}, "what is left of train"
@@ -536,6 +534,7 @@ def test_a_data_set_holds_as_many_as_are_asked_for_beside_sets_that_stay_as_they
     card = (folder / CARD).read_text()
     assert f"150 new cases about {sets['train'].groups} problems that `train` has" in card
     assert f"150 new cases about {sets[REGISTERED].groups} problems that no other set has" in card
+    assert f"## {SECOND}" in card
     report = check_data(SMALL, few, {})
     assert not report.errors and {line.name for line in report.sets} == set(sets)
     with pytest.raises(ValidationError, match="cases: for the embedded test_familiar and test_registered only; clinic"):
@@ -596,3 +595,52 @@ def test_no_registered_case_is_nearly_one_of_another_set():
     assert near_duplicates(
         others | {REGISTERED: [record.case for record in registered()]}, threshold=0.4
     ) == near_duplicates(others, threshold=0.4)
+
+
+def test_the_card_of_the_embedded_cases_lists_sources_and_readers(tmp_path):
+    limits = {"train": 30, "valid": 9, "calibration": 9, "test": 9}
+    card = (prepare_dataset(Data.model_validate({"limits": limits}), tmp_path) / CARD).read_text()
+    sources = card.split("## Sources")[1]
+    assert all(name in sources for name in ("NICE NG240", "RCP NEWS2 2017", "NICE CKS sciatica: cauda equina syndrome"))
+    assert describe_all_checks() in card and "ontrast" not in card
+    assert "ynthetic: for building and comparing, not evidence about patients" in card
+    worsening = sum(not problem.worsens_first for problem in problems().values())
+    assert f"or at any age in the {worsening} problems" in card
+    emergencies = sum(record.set == "test" and record.case.label == "ED" for record in embedded_records())
+    assert f" of {emergencies} ED cases" in " ".join(card.split())
+
+
+def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version():
+    answers = {"train-0001": ("ED", "ED"), "test-0001": ("GP", "HOME"), "test-0002": ("HOME", "HOME")}
+    entry = {"generator": 1, "date": "2026-01-02", "reader": "a nurse", "answers": answers, "remarks": {}}
+    check = ReaderCheck.model_validate(entry)
+    assert check.counts == (3, 2)
+    said = describe_check(check)
+    assert "agreed with 2 of 3 sampled cases" in said and f"{GENERATOR_VERSION} has not been read yet" in said
+
+    checks = reader_checks()
+    generators = [check.generator for check in checks]
+    assert generators == sorted(generators, reverse=True) and generators[0] <= GENERATOR_VERSION
+    assert next(check for check in checks if check.generator == 3).counts == (100, 85)
+    for check in checks:
+        differing = {name for name, (stored, read) in check.answers.items() if stored != read}
+        assert not check.answers or differing == set(check.remarks)
+
+
+def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not():
+    check = reader_checks()[0]
+    read, agreed = check.counts
+    assert read >= 100
+    if check.generator < GENERATOR_VERSION:
+        assert "has not been read yet" in describe_check(check)
+        return
+    assert agreed >= 0.9 * read
+    cases = [record.case for record in (*embedded_records(), *adversarial_records())]
+    assert check.texts == texts_digest(check, cases), "texts were rewritten since then: raise the generator"
+    labels = {case.case_id: case.label for case in cases}
+    assert all(labels.get(case_id) == stored for case_id, (stored, _) in check.answers.items())
+
+
+def texts_digest(check: ReaderCheck, cases: Iterable[Case]) -> str:
+    texts = {case.case_id: case.text for case in cases}
+    return digest_of({case_id: texts[case_id] for case_id in check.answers})
