@@ -27,12 +27,11 @@ class FakeHub:
         self.refuses: int | None = None  # a status without the Hub's own code, as for a token that is wrong
         self.fail_first: dict[str, int] = {}  # file name, `HEAD` and one, or `listing`: how often it fails first
         self.failure = "503"  # how: by that answer, a `reset` connection, or a `timeout`
-        self.breaks: dict[str, int] = {}  # file name: after how many bytes the connection breaks, once
         # File name: "short" (a whole answer, too short) or "flip".
         self.damage: dict[str, str] = {}
         self.claimed_size = 0  # added to the size of each file in the listing
         self.requests: list[str] = []
-        self.sent: list[tuple[str, int, int]] = []  # file name, first byte, number of bytes, of each GET
+        self.sent: list[str] = []  # the file's name of each GET
 
     def etag(self, name: str) -> str:
         """The Hub's: SHA-256 of large files (weights), git's SHA-1 of the others."""
@@ -140,9 +139,8 @@ class _Handler(QuietHandler):
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
 
-        cut = self.hub.breaks.pop(name, None)
-        self.hub.sent.append((name, first, len(content[first:][:cut])))
-        return self._send(206 if first else 200, headers, content[first:], True, cut)
+        self.hub.sent.append(name)
+        return self._send(206 if first else 200, headers, content[first:], True)
 
     def _first_byte(self) -> int:
         """Where an open-ended Range begins, as in `bytes=100-`; 0 without one."""
@@ -164,9 +162,7 @@ class _Handler(QuietHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return None
 
-    def _send(
-        self, status: int, headers: dict[str, str], content: bytes, with_body: bool, cut: int | None = None
-    ) -> None:
+    def _send(self, status: int, headers: dict[str, str], content: bytes, with_body: bool) -> None:
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -174,9 +170,7 @@ class _Handler(QuietHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if with_body:
-            self.wfile.write(content[:cut])
-        if cut is not None:
-            self.close_connection = True
+            self.wfile.write(content)
 
     def _error(self, status: int, code: str | None, message: str) -> None:
         headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})

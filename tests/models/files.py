@@ -11,8 +11,6 @@ import numpy as np
 
 from tasks.models.sources.random_source import SPECIAL, VOCABULARY, write_tiny_tokenizer
 
-FULL_DISK = Path(__file__).with_name("full_disk")  # in PYTHONPATH, it makes the disk full for downloads
-
 HIDDEN = 64
 HEADS = 4
 KV_HEADS = 2
