@@ -100,9 +100,7 @@ def test_the_faster_blas_is_settled_once_and_a_home_stays_with_it(libraries, mon
         ("Intel(R) Xeon(R)", False, 170.0, MKL, 0),
     ],
 )
-def test_a_home_with_trainings_and_an_intel_processor_keep_mkl(
-    chip, has_trainings, speed, expected, count, libraries, monkeypatch
-):
+def test_homes_with_trainings_and_intel_keep_mkl(chip, has_trainings, speed, expected, count, libraries, monkeypatch):
     paths, speeds, measured = libraries
     speeds[str(paths[1])] = speed
     monkeypatch.setattr(device, "chip", lambda: chip)
@@ -138,9 +136,7 @@ def test_a_large_gpu_is_not_measured_by_what_it_takes_to_wait_for_it(monkeypatch
         ("metal", "metal", 1.0, None),
     ],
 )
-def test_slow_products_give_a_warning_that_says_what_to_install_or_that_the_machine_is_busy(
-    backend, blas, gflops, words, monkeypatch
-):
+def test_slow_products_give_a_warning_that_says_what_to_do(backend, blas, gflops, words, monkeypatch):
     monkeypatch.delenv("TRIAGE_BLAS", raising=False)
     machine = device.Device(backend, "dequantised_f32", "float32", blas, gflops, 2, "Linux x86_64")
     warning = device.slow_blas_warning(machine)
