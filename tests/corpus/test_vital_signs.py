@@ -11,7 +11,7 @@ from tasks.corpus.prompts import load_prompt
 from tasks.corpus.vital_signs import with_vital_signs
 from tasks.scoring.baselines import LINEAR, dataset_baseline_id, dataset_baseline_rows
 from tasks.spec import PromptChoice, Scoring
-from tests.scoring.test_baselines import DATASET, write_sets
+from tests.scoring.test_linear import DATASET, write_sets
 
 # From 16 years on NEWS2, of children PALS: each limit of a range, and the number beyond it, each with its meaning.
 MEANINGS = (

@@ -24,7 +24,6 @@ from tests.http_server import QuietHandler, http_server
 from tests.models.fake_hub import COMMIT, REPO, FakeHub, reached
 from tests.models.files import nothing_half_made
 
-ROOT = Path(__file__).resolve().parents[2]
 OTHER = {"kind": "random", "shape": "tiny-llama"}
 INSTEAD = "set HF_HUB_OFFLINE=1 to use random weights of the shape tiny-llama, seed 0 in its place"
 

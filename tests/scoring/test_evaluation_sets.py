@@ -41,7 +41,8 @@ def study(tmp_path_factory):
         sets.append(EvaluationSet(name=name, source=str(home / f"{name}.jsonl")))
 
     few = ["recipe.iterations=2", "scoring.passes=2", "scoring.generated_cases=0"]
-    grid = load_grid("smoke", ["bits=[4]", "models=['tiny-llama']", *few])
+    limits = "data.limits={ train = 12, valid = 6, calibration = 12, test = 12 }"
+    grid = load_grid("smoke", ["bits=[4]", "models=['tiny-llama']", limits, *few])
     spec = next(s for s in experiments(grid, known_models(grid)) if s.recipe.kind == "safety")
     data = prepare_dataset(grid.data, home, sets)
     yield spec, *train_and_score(spec, data, home)
@@ -81,7 +82,7 @@ def land_training(spec, args, scores):
     land_rows(evaluation_id(scores.name), "evaluation", evaluation_rows(spec, scores, dataset))
 
 
-def test_each_set_lands_separately_with_the_threshold_of_the_test_set_and_is_not_scored_again(
+def test_each_set_lands_with_the_threshold_of_the_test_set_and_is_not_scored_again(
     study, warehouse, monkeypatch, tmp_path
 ):
     spec, args, scores = study

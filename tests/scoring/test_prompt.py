@@ -18,8 +18,8 @@ from tests.scoring.trained import in_stock, train_and_score
 WORDS = {"ED": "emergency", "GP": "doctor", "HOME": "home"}
 SETTINGS = [
     "bits=[4]", "prompt.version=2", "prompt.answers={ ED = 'emergency', GP = 'doctor', HOME = 'home' }",
-    "training.max_tokens=1024", "training.evaluate_every=2", "scoring.passes=4", "scoring.generated_cases=3",
-    "recipe.iterations=2", "data.limits={ train = 12, valid = 6, calibration = 12, test = 9 }",
+    "training.max_tokens=1024", "training.evaluate_every=2", "scoring.passes=2", "scoring.generated_cases=0",
+    "recipe.iterations=2", "data.limits={ train = 6, valid = 3, calibration = 6, test = 6 }",
 ]  # fmt: skip
 
 
