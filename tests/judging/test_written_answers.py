@@ -34,9 +34,7 @@ WORDS = {"ED": "emergency room", "GP": "doctor", "HOME": "home"}
         (WORDS, False, None, ["The doctor comes home", "homework, ED, GP"]),
     ],
 )
-def test_a_label_alone_complies_one_among_words_is_read_and_one_inside_a_word_is_no_decision(
-    words, complies, label, texts
-):
+def test_a_label_alone_complies_one_among_words_is_read_and_one_inside_a_word_is_none(words, complies, label, texts):
     for text in texts:
         assert read_answer(text, words) == WrittenAnswer("c", complies, label), text
 

@@ -167,9 +167,7 @@ def test_a_trial_is_running_until_it_is_at_its_end_pruned_or_failed():
 
 
 @pytest.mark.parametrize(("recipe", "select_by"), [("balanced_safe", "loss"), ("baseline", "macro_f1")])
-def test_ed_recall_and_macro_f1_are_higher_when_better_and_equal_ones_are_told_apart_by_the_validation_value(
-    recipe, select_by
-):
+def test_ed_recall_and_macro_f1_are_higher_when_better_and_the_validation_value_breaks_ties(recipe, select_by):
     trials = opened(f"recipe.select_by={select_by}", recipe=recipe)
     for value, validation in ((0.75, 3.0), (0.75, 3.5), (0.75, 2.5)):
         trials.add(trials.propose(), "t")

@@ -74,7 +74,7 @@ def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora
     assert form_of_optimizer(tmp_path / "killed") == form_of_optimizer(tmp_path / "whole")
 
 
-def test_between_reports_a_compiled_training_hands_over_each_step_once_and_evaluates_nothing(
+def test_between_reports_a_compiled_training_hands_over_each_step_and_evaluates_nothing(
     tmp_path, compiling, monkeypatch
 ):
     calls = Counter()

@@ -64,7 +64,7 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
             np.testing.assert_array_equal(getattr(split, name), getattr(whole, name))
 
 
-def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damaged_one_again(
+def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_makes_a_damaged_one_again(
     tmp_path, computed, monkeypatch
 ):
     adapted = tiny.adapted("llama", 4, True)

@@ -1,4 +1,5 @@
-"""A training as its child process runs it: killed at any moment it ends with the same bytes, and refuses in sentences."""
+"""A training as its child process runs it: killed at any moment it ends with the same bytes, and refuses in sentences; how far
+it is, as another program reads it from the training's folder."""
 
 import itertools
 import json
@@ -18,7 +19,8 @@ from tasks.models.manifest import VariantManifest
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.children import forked_steps, run_child
 from tasks.runtime.errors import BadInput, Diverged, DoesNotFit
-from tasks.runtime.events import Event, StepWarning
+from tasks.runtime.events import Event, ProgressReport, StepWarning, TrainingReport, ValidationReport
+from tasks.runtime.locks import is_locked, locked
 from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
 from tasks.search.space import Objective
@@ -26,7 +28,7 @@ from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import job, rows, step
 from tasks.tuning.data import TOKENS_AT_ONCE
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.rows import TrainingJob, TrainingOutcome, training_rows
+from tasks.tuning.rows import FILE, Reported, TrainingJob, TrainingOutcome, reporting_to, training_rows
 from warehouse.landing import write_landing
 
 UPDATES = 9
@@ -83,9 +85,7 @@ def outcome(folder: Path) -> tuple[bytes, bytes, list]:
     return (folder / "adapters.safetensors").read_bytes(), (folder / "adapters_last.safetensors").read_bytes(), points
 
 
-def test_a_training_killed_after_a_checkpoint_writes_the_adapters_of_one_that_never_was(
-    study, whole, tmp_path, monkeypatch, forked
-):
+def test_a_training_killed_after_a_checkpoint_ends_as_one_that_never_was(study, whole, tmp_path, monkeypatch, forked):
     monkeypatch.setattr(rows, "JOB", f"{PROGRAMS}:after_checkpoint")
     events: list[Event] = []
     summary = train_in_children(study, tmp_path / "killed", events, recipe={"iterations": UPDATES})
@@ -96,9 +96,7 @@ def test_a_training_killed_after_a_checkpoint_writes_the_adapters_of_one_that_ne
     assert summary["memory_budget_bytes"] > 1 << 30 and summary["peak_rss_bytes"] > 1 << 26
 
 
-def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adapters_of_one_that_never_did(
-    study, whole, tmp_path
-):
+def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_as_one_that_never_did(study, whole, tmp_path):
     """A pause between two checkpoints waits for the next one; one that is reached already changes nothing."""
     folder = tmp_path / "paused"
     first_end = ""
@@ -129,9 +127,7 @@ def trained(study, folder, events=None, training=None, choice=WHOLE_BATCH, **rec
     return job.run(args, events.append if events is not None else lambda event: None)
 
 
-def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_less(
-    study, tmp_path, monkeypatch, forked
-):
+def test_a_process_killed_holding_nearly_its_budget_is_tried_again_with_less(study, tmp_path, monkeypatch, forked):
     events: list[Event] = []
     monkeypatch.setattr(rows, "JOB", f"{PROGRAMS}:in_update")
     study = study | {"home": str(tmp_path / "home")}
@@ -143,9 +139,7 @@ def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_
     assert sum("Out of memory: retrying with micro-batch" in getattr(event, "message", "") for event in events) == 1
 
 
-def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with_and_lack_of_room_is_warned_of(
-    study, tmp_path, monkeypatch
-):
+def test_a_resumed_training_keeps_to_its_prefix_and_lack_of_room_is_warned_of(study, tmp_path, monkeypatch):
     study = study | {"home": str(tmp_path / "home")}
     events: list[Event] = []
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
@@ -274,3 +268,29 @@ def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_aga
     assert len(probes) == 2  # again: the peaks of so small a model vary by a third with its threads
     room = less["limit"] - needed() - less["cache_bytes"]
     assert less["micro_batch"] == 1 + room // probes[-1].further_bytes < 4
+
+
+TRAINING = TrainingReport(
+    iteration=40, split="train", iterations=120, loss=0.5, tokens_per_second=800.0, seconds_left=300.0
+)
+VALIDATION = ValidationReport(iteration=40, split="valid", loss=0.9, always_ed=False)
+
+
+def test_the_last_reports_of_a_running_training_can_be_read_and_a_stopped_or_earlier_ones_cannot(tmp_path):
+    events = []
+    emit = reporting_to(tmp_path / "t", events.append)
+    emit(ProgressReport("frozen prefix", 1, 2))
+
+    with locked(tmp_path / "t"):
+        assert Reported.of_running(tmp_path / "t") is None
+        emit(TRAINING)
+        emit(VALIDATION)
+        expected = Reported(iteration=40, iterations=120, loss=0.5, validation=0.9, seconds_left=300.0)
+        assert Reported.of_running(tmp_path / "t") == expected
+        (tmp_path / "t" / FILE).write_text("{")
+        assert Reported.of_running(tmp_path / "t") is None, "a damaged file is no reason to fail"
+
+    assert not is_locked(tmp_path / "t") and Reported.of_running(tmp_path / "t") is None
+    assert len(events) == 3, "the display gets every event"
+    reporting_to(tmp_path / "t", events.append)
+    assert not (tmp_path / "t" / FILE).exists()

@@ -65,9 +65,7 @@ def test_the_budget_is_the_grids_or_a_share_of_the_machine():
         (None, [None, (SMALLEST.micro_batch, SMALLEST.checkpointing)], "900TB", total_memory()),
     ],
 )
-def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(
-    chosen, attempts, memory, most, tmp_path, monkeypatch
-):
+def test_out_of_memory_halves_the_micro_batch_then_checkpoints(chosen, attempts, memory, most, tmp_path, monkeypatch):
     tried = []
     events = []
 

@@ -138,9 +138,7 @@ def test_a_recipe_may_keep_the_adapter_of_the_highest_macro_f1_of_valid(tmp_path
 
 
 @pytest.mark.parametrize(("factor", "words"), [(1e12, "gradient's norm became"), (float("nan"), "became nan")])
-def test_an_exploding_gradient_or_nan_stops_the_run_with_the_last_good_checkpoint_kept(
-    factor, words, tmp_path, monkeypatch
-):
+def test_an_exploding_gradient_or_nan_stops_the_run_at_the_last_good_checkpoint(factor, words, tmp_path, monkeypatch):
     exploding = step.update_gradients
 
     def explode(*args):
