@@ -9,13 +9,8 @@ import pandas as pd
 import pytest
 
 from tests.bench.common import run
-from tests.bench.corpus import MODELS, difference, figures, verdict
+from tests.bench.corpus import difference, figures, verdict
 from tests.place import Place, one_sentence
-from tests.warehouse.rows import evaluation, training
-from tests.warehouse.test_studies import land_sweep
-from warehouse.landing import write_landing
-from warehouse.load import load_all
-from warehouse.query import query
 
 # Arguments of a small run, and what a figure of its table looks like.
 SMALL = {
@@ -73,22 +68,3 @@ def test_a_model_is_above_the_linear_one_by_the_difference_of_their_figures():
     assert verdict([sure, unsure], 0.05) == verdict([sure, unknown], 0.05) == "cannot conclude"
     assert verdict([sure, (0.04, 0.02, 0.08)], 0.05) == "cannot conclude"
     assert verdict([sure, below], 0.05) == "no, not by 0.05"
-
-
-def test_models_of_other_cases_are_left_out_and_random_weights_are_named(tmp_path):
-    trainings = {
-        "linear": {"recipe": "linear", "recipe_kind": "baseline", "bits": None},
-        "t1": {"settings_digest": "one"},
-        "t2": {"settings_digest": "two", "dataset_digest": "other"},
-        "t3": {"random_weights": True},
-        "z": {"cell_id": "smol-4bit-zero_shot", "recipe": "zero_shot", "recipe_kind": "baseline"},
-    }
-    for day, (id, values) in enumerate(trainings.items(), start=1):
-        write_landing(tmp_path, id, "training", training(id, day=day, **values))
-        write_landing(tmp_path, f"e-{id}", "evaluation", evaluation(f"e-{id}", id))
-    land_sweep(tmp_path, "mine", [f"e-{id}" for id in trainings])
-    load_all(tmp_path)
-
-    pairs = query(MODELS, {"study": "mine"})
-    assert list(pairs.model) == ["t1", "t3 (random weights)", "z"]
-    assert set(pairs.baseline) == {"e-linear"}

@@ -63,9 +63,7 @@ def wired(monkeypatch):
         (15, RECOMMENDED - 1, 0),
     ],
 )
-def test_the_wired_limit_fails_where_macos_wires_nothing_or_less_and_the_old_one_is_put_back(
-    macos, most, accepted, wired, monkeypatch
-):
+def test_the_wired_limit_fails_where_macos_wires_less_and_is_put_back(macos, most, accepted, wired, monkeypatch):
     limits = wired(macos, most)
     monkeypatch.setattr(kernels, "backend", lambda: METAL)
     (check,) = (check.run() for check in kernels.memory_checks() if "wired" in check.name)
