@@ -4,48 +4,38 @@
 Each engine runs in a process of its own on the same cases, for about the requested seconds; the rest of its task is scaled.
 `full` is a forward of mlx-lm's own model with all layers and logits, `generate` mlx-lm's greedy generation with dropout on,
 `generate_stock` the same as mlx-lm is installed: the wheel's own BLAS and packed float32 weights.
-`--gpu 1500` simulates a GPU of so many GFLOP/s (an M2; an M4 Max has about 9,000) that computes nothing, and shows what
-masks add to it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Annotated, Any
 from unittest.mock import patch
 
 import mlx.core as mx
 import numpy as np
 import typer
-from mlx.utils import tree_flatten
 from mlx_lm.generate import generate_step
 
 from flows.cli.terminal import console
 from tasks.bench.selftest.models import RECIPE, start_adapter
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.backend import METAL, backend
+from tasks.runtime.backend import backend
 from tasks.runtime.children import run_child
 from tasks.runtime.events import Emit
 from tasks.runtime.home import home
-from tasks.scoring import mc_dropout
 from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
 from tasks.spec import Data, PromptChoice, Training
-from tasks.tuning import model
-from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
+from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.data import (
     TOKENS_AT_ONCE,
-    Batch,
     EncodedCases,
     load_set,
     load_template,
@@ -60,7 +50,6 @@ from tasks.tuning.step import score_cases
 from tests.bench.common import WHEELS_OWN_BLAS, blocks_of, name_of, print_rows, run, variant_of
 
 ENGINES = ("ours", "full", "generate", "generate_stock", "score_ours", "score_full")
-SIMULATED = ("masks", "no_masks")  # dropout passes on a simulated GPU
 SET_CASES = 1500  # of a whole evaluation set
 CASE_TOKENS = 100  # the dropout engines' cases are those whose prompts are nearest to this length
 GENERATED_TOKENS = 16
@@ -78,7 +67,6 @@ def dropout(
     passes: Annotated[int, typer.Option(min=2, help="dropout passes of a case")] = 50,
     scored: Annotated[int, typer.Option(min=20, help="cases whose scoring is timed")] = 60,
     seconds: Annotated[float, typer.Option(help="about as long as an engine is timed")] = 50,
-    gpu: Annotated[float | None, typer.Option(min=1, help="GFLOP/s of a simulated GPU, which alone is timed")] = None,
 ) -> None:
     """Time dropout passes and scoring against full-logit passes and generation."""
     variant = variant_of(model, bits)
@@ -87,8 +75,8 @@ def dropout(
     limits = {"train": 3, "valid": 3, "calibration": 3, "test": max(scored, 10 * cases)}
     data = prepare_dataset(Data.model_validate({"limits": limits}), home())
     args = {"variant": str(variant), "data": str(data), "folder": str(home() / "bench" / "dropout"), "layers": layers}
-    args |= {"cases": cases, "passes": passes, "scored": scored, "seconds": seconds, "gpu": gpu}
-    measured = _measured(args, ENGINES if gpu is None else SIMULATED)
+    args |= {"cases": cases, "passes": passes, "scored": scored, "seconds": seconds}
+    measured = _measured(args)
 
     # Seconds of the whole task: its timed pieces, times how many of them it has.
     def pieces(engine: str) -> float:
@@ -99,24 +87,21 @@ def dropout(
     whole = {engine: median(times) * pieces(engine) for engine, times in measured.items()}
     rows = []
     for engine, times in measured.items():
-        row = {
+        ours = whole["score_ours" if engine.startswith("score") else "ours"]
+        rows.append({
             "engine": engine,
             "seconds of the whole task": f"{whole[engine]:.2f}",
             "of timed pieces": str(len(times)),
-        }
-        if gpu is None:
-            ours = whole["score_ours" if engine.startswith("score") else "ours"]
-            rows.append(row | {"ours is faster": f"{whole[engine] / ours:.1f} x"})
-        else:
-            rows.append(row | {"masks add": f"{whole[engine] / whole['no_masks'] - 1:+.1%}"})
+            "ours is faster": f"{whole[engine] / ours:.1f} x",
+        })  # fmt: skip
     print_rows(f"{name_of(model, bits, variant)}, {layers} of {blocks} blocks", rows)
 
 
-def _measured(args: dict[str, Any], engines: Sequence[str]) -> dict[str, list[float]]:
+def _measured(args: dict[str, Any]) -> dict[str, list[float]]:
     """Seconds of the timed pieces of each engine."""
     folder = Path(args["folder"])
     measured = {}
-    for engine in engines:
+    for engine in ENGINES:
         if engine == "generate_stock" and engine not in backend().compared_with:
             continue  # there, as installed is what `generate` is
 
@@ -148,11 +133,6 @@ def measure(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     # Stored before anything is timed, as it is for every recipe but the first.
     store = PrefixStore(Path(args["folder"]), VariantManifest.read(Path(args["variant"])).digest)
     prefix = open_prefix(adapted.stack, cases, adapted.boundary, store, emit)
-    if engine in SIMULATED:
-        blocks = adapted.stack.layers[adapted.boundary :]
-        weights = sum(value.size for block in blocks for _, value in tree_flatten(block.parameters()))
-        gpu = SimulatedGpu(2 * weights / (1e9 * args["gpu"]), engine == "masks")
-        return {"seconds": gpu.seconds_of_passes(adapted, prefix, args["passes"])}
 
     passes = itertools.count()
     numbers = range(len(cases.encoded))
@@ -172,65 +152,6 @@ def measure(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         seconds.append(time.perf_counter() - start)
 
     return {"seconds": seconds}
-
-
-class SimulatedArray:
-    """An array that a GPU has computed at the time `ready`."""
-
-    def __init__(self, values: np.ndarray, seconds: float) -> None:
-        self.values = values
-        self.seconds = seconds
-        self.ready = math.inf
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        time.sleep(max(0.0, self.ready - time.perf_counter()))
-        return self.values.astype(dtype or np.float32)
-
-
-class SimulatedGpu:
-    """A GPU that takes `seconds` for a token and computes nothing, one batch after the other in the order of their
-    handing over; with or without the masks that the host draws for it.
-    """
-
-    def __init__(self, seconds: float, with_masks: bool) -> None:
-        self.seconds = seconds
-        self.with_masks = with_masks
-        self.free = 0.0  # when it has computed all that was handed over
-
-    def seconds_of_passes(self, adapted: Adapted, prefix: Prefix, passes: int) -> list[float]:
-        """Of each of many dropout passes, from the end of the one before."""
-        ends: list[float] = []
-        stream = mx.default_stream(mx.default_device())
-        with contextlib.ExitStack() as patches:
-            for place, name, value in (
-                (model, "streams", lambda: [stream]),
-                (mx, "async_eval", self.take),
-                (mx, "softmax", lambda x, axis: x),
-                (mc_dropout, "backend", lambda: METAL),
-                (mc_dropout, "TOKENS_AT_ONCE", METAL.tokens_at_once),
-                (mc_dropout, "leading_past", self.leading_past),
-                (mc_dropout, "label_terms", self.label_terms),
-                *([] if self.with_masks else [(Adapted, "draw_masks", lambda *args: [])]),
-            ):
-                patches.enter_context(patch.object(place, name, value))
-            numbers = range(len(prefix.cases.encoded))
-            dropout_passes(adapted, prefix, numbers, passes, SEED, lambda event: ends.append(time.perf_counter()))
-        return [after - before for before, after in itertools.pairwise(ends)]
-
-    def leading_past(self, adapted: Adapted, prefix: Prefix, key: tuple[int, ...]) -> list[None]:
-        for module in adapted.dropouts if self.with_masks else ():
-            mx.array(module.draw([key], prefix.cases.leading))
-        return []
-
-    def label_terms(self, adapted: Adapted, prefix: Prefix, batch: Batch, past: list[None]) -> SimpleNamespace:
-        values = np.random.default_rng().normal(size=(len(batch.cases), 3))
-        tokens = len(batch.rows) * (batch.length - prefix.cases.leading)
-        return SimpleNamespace(label_logp=SimulatedArray(values, self.seconds * tokens))
-
-    def take(self, results: list[tuple[SimulatedArray, SimulatedArray]]) -> None:
-        for array, _ in results:
-            self.free = max(self.free, time.perf_counter()) + array.seconds
-            array.ready = self.free
 
 
 def _cases(args: dict[str, Any], training: Training) -> EncodedCases:
