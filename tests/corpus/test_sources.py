@@ -1,5 +1,6 @@
 """Where cases come from: folders with shards and others' names, datasets on the Hub pinned to a commit, own columns."""
 
+import errno
 import json
 import os
 import re
@@ -180,6 +181,27 @@ def test_a_folder_that_may_mean_two_things_or_lacks_a_part_is_refused(names, mes
         locate(Data(source=str(linked)))
 
 
+def test_no_link_is_followed_but_data_and_what_may_not_be_seen_below_is_passed_over(tmp_path, monkeypatch):
+    source = put(tmp_path / "cases", ["a.csv"])
+    (source / "data").symlink_to(put(tmp_path / "elsewhere", ["b.csv"]))
+    (source / "loop").symlink_to(source)
+    (source / "lost+found").mkdir()
+    scan = os.scandir
+    closed = {str(source / "lost+found")}
+
+    def refusing(folder):
+        if str(folder) in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    columns = Data(source=str(source))
+    assert locate(columns).files == {"all": [source / "a.csv", source / "data" / "b.csv"]}
+    closed.add(str(source / "data"))
+    with pytest.raises(BadInput, match=r"cases/data cannot be read \(Permission denied\)"):
+        locate(columns)
+
+
 def test_a_hub_dataset_is_read_by_the_rule_of_a_folder_and_refused_before_it_is_fetched(hub):
     hub.files = {"a.jsonl": table(0, 30), "english/b.jsonl": table(30, 30)}
     command = f"hf download --repo-type dataset {REPO} --local-dir FOLDER"
@@ -198,6 +220,9 @@ def test_a_rationale_is_kept_with_the_case_and_never_shown(tmp_path):
     path.write_text(json.dumps({"text": "sore knee", "label": "GP", "why": "needs a look"}) + "\n")
     (case,) = read_set([path], Data(rationale_column="why"))
     assert case == Case(case.case_id, "sore knee", "GP", rationale="needs a look") and "look" not in case.text
+
+    with pytest.raises(BadInput, match="has no columns 'because'; .* as rationale_column"):
+        read_set([path], Data(rationale_column="because"))
     with path.open("a") as handle:
         handle.write(json.dumps({"text": "a cold", "label": "HOME"}) + "\n")
 

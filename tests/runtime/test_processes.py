@@ -36,7 +36,9 @@ def parent_of(folder: Path) -> int:
     return int(note.message.split()[1])
 
 
-def test_steps_are_forked_from_one_server_with_the_environment_and_the_log_of_their_own(tmp_path, monkeypatch):
+def test_steps_are_forked_from_one_server_with_the_environment_of_their_time_and_print_to_their_own_logs(
+    tmp_path, monkeypatch
+):
     server = parent_of(tmp_path / "first")
     events: list[Event] = []
     assert run_child(f"{STEPS}:chatter", {}, tmp_path / "second", events.append) == {"sum": 3}
@@ -106,3 +108,20 @@ def test_the_server_leaves_with_its_parent(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert ended(int(result.stdout)), result.stderr
+
+
+def test_ctrl_c_while_the_server_imports_prints_nothing_and_the_parent_decides_what_ends(tmp_path):
+    code = (
+        "import os, signal, sys, time; from multiprocessing import forkserver; from pathlib import Path\n"
+        "from tasks.runtime.children import forked_steps, import_ahead, run_child\n"
+        f"with forked_steps('{STEPS}', 'tests.runtime.programs.slow_import'):\n"
+        "    import_ahead()\n"
+        "    while not Path(os.environ['BEGUN']).exists():\n"
+        "        time.sleep(0.01)\n"
+        "    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)\n"
+        f"    print(run_child('{STEPS}:add', {{'a': 1, 'b': 2}}, Path(sys.argv[1]))['sum'])\n"
+    )
+    environment = {**os.environ, "BEGUN": str(tmp_path / "begun")}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert (result.stdout, result.stderr) == ("3\n", "")
