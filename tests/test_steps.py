@@ -23,7 +23,6 @@ from tasks.experiment import evaluate, score_moved, train
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import INGREDIENTS
 from tasks.inputs import acquire, convert, prepare, quantize
-from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
 from tasks.progress import publisher
 from tasks.runtime import errors
@@ -32,7 +31,6 @@ from tasks.runtime.events import ProgressReport
 from tasks.runtime.home import home
 from tasks.runtime.store import build_folder, seal
 from tasks.scoring.arguments import TrainedJob
-from tasks.spec import BaseModelSpec
 
 PASSES_BY_ITSELF = {"SourceUnavailable", "Locked", "NotShared", "LostChild", "TookTooLong", "GpuFailed"}
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TriageError)]
@@ -162,15 +160,6 @@ def test_a_complete_training_gets_the_ingredients_by_which_its_cases_are_forgott
         monkeypatch.setattr(tasks.experiment, name, SimpleNamespace(read=lambda path: None))
     assert train.fn(next(iter(select("smoke").cells)), tmp_path, tmp_path) == folder.name
     assert json.loads((folder / INGREDIENTS).read_text()) == {"train": "t"}
-
-
-def test_quantisations_of_one_model_in_groups_of_other_sizes_do_not_share_a_folder(ordered):
-    spec = BaseModelSpec(name="m", licence="none", sources=({"kind": "random", "shape": "tiny-llama"},))
-    source = fetch_base(spec, home())
-    for group_size in (32, 64, 64):
-        with pytest.raises(Ordered):
-            quantize.fn(spec, source, of_bits(4), group_size)
-    assert ordered[0] != ordered[1] == ordered[2]
 
 
 def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered, tmp_path, monkeypatch):

@@ -47,17 +47,11 @@ def test_the_wheel_in_an_empty_environment_runs_a_smoke_sweep_in_another_folder(
     parts = "from importlib.resources import files; print([(files('flows.report') / name).is_file() for name in "
     page = run(python, "-c", parts + "('template.html.jinja', 'style.css', 'words.toml')])", folder=other).stdout
     assert page.strip() == "[True, True, True]", "the page of a report"
-    result = run(python.with_name("triage"), "sweep", "smoke", folder=other)
+    triage = python.with_name("triage")
+    result = run(triage, "sweep", "smoke", folder=other)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
     assert result.stdout.splitlines()[-1].startswith(f"8 experiments are in the warehouse: {other / '.triage'}")
-    export = run(
-        python.with_name("triage"),
-        "export",
-        "tiny-llama-4bit-balanced_safe",
-        other / "exported",
-        "--gguf",
-        folder=other,
-    )
+    export = run(triage, "export", "tiny-llama-4bit-balanced_safe", other / "exported", "--gguf", folder=other)
     assert export.returncode == 0, export.stderr
     written = {path.name for path in (other / "exported").iterdir()}
     assert {"README.md", "example.py", "example.mjs"} <= written, "the templates of card and examples are in the wheel"
