@@ -67,9 +67,8 @@ def test_the_card_has_the_tables_of_the_report_about_its_evaluation(card):
     assert set(of_recall.metric_args) == {"low", "high", "method", "n"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
+def test_the_card_says_what_binds_and_what_to_mind(card):
+    for changes, words in (
         ({"random_weights": True}, "> **Do not use this model for patients.** This model has random weights"),
         ({"licence": "Gemma Terms of Use"}, "Gemma is provided"),
         ({"licence": "MIT"}, "license: mit"),
@@ -77,12 +76,5 @@ def test_the_card_has_the_tables_of_the_report_about_its_evaluation(card):
         ({}, "Synthetic messages, written by rules"),
         ({"review": Review(available=True, entropy_limit=0.3)}, "sets and a review flag: `triage predict"),
         ({"review": Review(available=False, entropy_limit=0.3)}, "sets: `triage predict"),
-    ],
-)
-def test_the_card_says_what_binds_and_what_to_mind(card, changes, words):
-    assert words in card(**changes)
-
-
-def test_cases_of_a_user_are_not_called_synthetic(card):
-    text = card()
-    assert "synthetic cases are no evidence" in text and "of whoever trained this model" not in text
+    ):
+        assert words in card(**changes), changes

@@ -128,12 +128,8 @@ def test_a_sealed_study_shows_its_progress_then_what_seeds_differ_by_and_its_fig
     )
 
     # Trained once more under other settings, and judged last: as a pair it would be another one.
-    other = {
-        "seed": 4,
-        "recipe": "tuned",
-        "settings_digest": "other",
-        "of_evaluation": {"created_at": datetime(2026, 4, 2)},
-    }
+    later = {"created_at": datetime(2026, 4, 2)}
+    other = {"seed": 4, "recipe": "tuned", "settings_digest": "other", "of_evaluation": later}
     land_at(root, "8bit", noisy(48, 0.1, 240), arm="other-", **other)
     land_seeds(1, 2, 4, day=3, further=["e-other-8bit"])
     progress, _, deviations, chances, decision, missing = shown(print_study, "sealed").splitlines()
