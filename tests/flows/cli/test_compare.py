@@ -9,7 +9,7 @@ from flows.cli.compare import print_study
 from flows.report.answer import answer
 from flows.report.rows import studied
 from flows.report.sections import ASKED
-from tests.place import Place, changed, shown
+from tests.place import Place, shown
 from tests.warehouse.rows import FIVE, land_arm
 from warehouse.load import load_all
 
@@ -62,9 +62,7 @@ def test_one_screen_of_80_columns_holds_the_answer_and_a_line_a_model_with_the_l
 @pytest.mark.parametrize(
     ("asked", "titles"),
     [
-        (["pairs"], ["4 minus 8 bits in points", "4 minus 8 bits in one training each"]),
         (["gates", "flips"], ["Gates of the primary rule", "Decisions that flip"]),
-        (["models"], ["Experiments on the test set"]),
         (None, ["4 minus 8 bits in points", "Gates of the primary rule", "Confusion matrices", "Training, and what"]),
     ],
 )
@@ -76,12 +74,6 @@ def test_tables_are_asked_for_by_name_or_all(landed, asked, titles):
     assert asked is None or not [title for title in others if any(line.startswith(title) for line in lines)]
     details = answer(studied()[0]).details
     assert (details[-1] in lines) == (asked is None or "pairs" in asked)
-
-
-def test_a_moved_adapter_is_no_further_trained_model(landed):
-    study = studied()[0]
-    study.board.append(changed(study.board[0], recipe_kind="moved_adapter", evaluation_id="moved"))
-    assert " of 6 trained models pass" in answer(study).sentence
 
 
 def test_the_command_takes_every_option_and_gives_all_rows_as_json(place):

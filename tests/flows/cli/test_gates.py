@@ -48,12 +48,22 @@ def land(tmp_path):
     return land_and_load
 
 
-@pytest.fixture
-def landed(land):
+@pytest.fixture(scope="module")
+def missed(tmp_path_factory):
+    """A warehouse with one evaluation, two of whose emergencies are missed; tests only read it."""
+    folder = tmp_path_factory.mktemp("missed")
     rows = evaluation("e4", "t4", MISSED)
     for i, row in enumerate(rows["prediction"]):
         row["case_digest"] = exact_digest(f"message {i}")
-    land(rows=rows)
+    write_landing(folder, "t4", "training", training("t4"))
+    write_landing(folder, "e4", "evaluation", rows)
+    load_all(folder, folder / "triage.duckdb")
+    return folder / "triage.duckdb"
+
+
+@pytest.fixture
+def landed(missed, own_home, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(missed))
 
 
 def test_the_command_prints_gates_texts_from_the_users_own_file_only_and_restated_figures(landed, tmp_path):
@@ -89,7 +99,7 @@ def test_without_a_name_every_experiment_is_listed_with_its_gates(landed):
         print_gates(check=True)
 
 
-@pytest.mark.parametrize(("verdict", "code"), [("passes_gates", 0), ("provisional", 1), ("unsafe", 1)])
+@pytest.mark.parametrize(("verdict", "code"), [("passes_gates", 0), ("provisional", 1)])
 def test_a_check_ends_with_1_unless_every_gate_passes_on_each_set(land, verdict, code):
     land(verdict="passes_gates")
     land("x4", evaluation_set="clinic", set_digest="other", verdict=verdict)
@@ -174,13 +184,6 @@ def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is
     assert "Missed emergencies: not available: no ED case in this set" in text and "Missed emergencies: 0" not in text
 
 
-def test_among_emergencies_alone_a_model_is_not_judged_unless_it_misses_too_many(land):
-    for id, name, decision in (("e4", "test", "ED"), ("x4", "clinic", "GP")):
-        land(id, [("ED", decision, decision)] * 5, evaluation_set=name, set_digest=name)
-    text = printed()
-    assert "on test: not judged: emergencies only (5 cases" in text and "on clinic: unsafe (5 cases" in text
-
-
 def test_a_rule_that_misses_no_emergency_says_of_how_many_and_a_rare_prevalence_is_not_rounded_to_none(land):
     land(ed_prevalence=0.0004)
     text = printed()
@@ -227,9 +230,9 @@ def test_a_sweep_that_finds_its_models_judged_brings_their_test_set_back(land, t
         assert candidates(tmp_path) == [name]
 
 
-def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_what_it_is(landed, tmp_path):
+def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_what_it_is(land, tmp_path):
     land_arm(tmp_path, "r4", day=9, random_weights=True)
-    load_all(tmp_path)
+    land()
     assert [one.evaluation_id for one in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
     text = printed("smol-4bit-r1-s42")
     assert "s42 on test" in text and "s42 (random weights) on test" in text

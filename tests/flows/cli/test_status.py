@@ -98,10 +98,9 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
 @pytest.mark.parametrize(
     ("cases", "words"),
     [
-        (FIVE, "provisional"),
         ([("GP", "GP", "GP")] * 5, "not judged: no ED case"),
         ([("ED", "ED", "ED")] * 5, "not judged: emergencies only"),
-        ([("ED", "GP", "GP"), ("GP", "GP", "GP")], "unsafe"),
+        ([("ED", "GP", "GP")] * 5, "unsafe"),
     ],
 )
 def test_json_calls_unsafe_what_the_table_calls_unsafe_and_nothing_else(cases, words, tmp_path, capsys):
