@@ -20,7 +20,6 @@ from deployments.up import up
 from flows.cli import sweep as run
 from flows.cli.main import app
 from flows.cli.sweep import NOTHING, print_results
-from flows.report.figures import BASELINES
 from flows.selection import select
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.progress import listeners, publish
@@ -92,9 +91,7 @@ def test_a_sweep_says_in_its_first_line_that_it_takes_other_weights_and_one_that
 
     console = Console(file=io.StringIO(), width=200)
     with reached(None, tmp_path):
-        with pytest.raises(
-            SourceUnavailable, match="Hub nobody/tiny@main: the Hub cannot .* add --any-weights to take"
-        ):
+        with pytest.raises(SourceUnavailable, match="Hub nobody/tiny@main: the Hub cannot .* add --any-weights to"):
             ends_with(console=console, grid=str(grid))
         assert console.file.getvalue() == "", "it stops before anything else"
         assert ends_with(console=console, grid=str(grid), overrides=asked[0]) == 0
@@ -289,47 +286,6 @@ def test_a_mac_is_kept_awake_while_a_sweep_runs_or_prefects_ui_is_offered_and_no
 
 # --- What is printed at the end ------------------------------------------------------------------
 
-SEEDS = (0, 1, 2)
-RANDOM = "-s0"  # the seed whose weights are random
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A warehouse of trained pairs, a pair a seed, and the baselines without a model; the ids of its evaluations."""
-    folder = tmp_path_factory.mktemp("end")
-    cells = [
-        (f"smollm2-135m-{b}bit-balanced_safe-s{s}", b, s, "balanced_safe", "safety") for b in (4, 8) for s in SEEDS
-    ]
-    cells += [(name, None, 0, name, "baseline") for name in BASELINES]
-    for cell, bits, seed, recipe, kind in cells:
-        values = {"cell_id": cell, "seed": seed, "recipe": recipe, "recipe_kind": kind}
-        values |= {"random_weights": RANDOM in cell, "base_model": "smollm2-135m" if bits else "none"}
-        land_arm(folder / "landing", f"-{cell}", bits, **values)
-    load_all(folder / "landing", folder / "triage.duckdb")
-    return folder / "triage.duckdb", [f"e-{cell}" for cell, *_ in cells]
-
-
-@pytest.fixture
-def landed(study, own_home, monkeypatch):
-    warehouse, ids = study
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
-    return ids
-
-
-def printed(ids: list[str]) -> list[str]:
-    return shown(print_results, "mine", ids, width=80, is_terminal=True).splitlines()
-
-
-def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_commands_that_show_more_last(landed):
-    lines = printed([id for id in landed if RANDOM not in id])
-    text = " ".join(lines)
-    assert text.startswith("Cannot tell whether 4 bits miss more emergencies than 8 bits: ED recall at each ")
-    assert len(lines) <= 25 and max(map(len, lines)) <= 80 and "random" not in text
-    names = [line.split()[0] for line in lines if line.count("[") == 3]
-    assert names[-1] == "linear" and len(names) == 4 + 1
-    assert "triage compare mine --all, triage gates smollm2-135m-4bit-balanced_safe-s1 " in text
-    assert printed(["no such evaluation"]) == [NOTHING]
-
 
 @pytest.fixture
 def demo_ids():
@@ -362,13 +318,12 @@ def demo_ids():
 
 
 def test_the_demo_ends_with_4_against_8_bits_then_its_claim_and_a_table_of_eight_lines_at_most(demo_ids):
+    assert shown(print_results, "demo", ["no such evaluation"], width=80).splitlines() == [NOTHING]
     lines = shown(print_results, "demo", demo_ids, width=80, is_terminal=True).splitlines()
     text = " ".join(lines)
+    assert "triage compare demo --all, triage gates smollm2-135m-" in text
     assert len(lines) <= 25 and max(map(len, lines)) <= 80
-    beginnings = (
-        "Cannot tell whether 4 bits miss",
-        "8-bit adapters moved to mxfp4, threshold kept, miss more emergencies",
-    )
+    beginnings = ("Cannot tell whether 4 bits miss", "8-bit adapters moved to mxfp4, threshold kept, miss more ")
     assert [text.index(words) > 0 for words in beginnings] == [False, True]
     assert "nothing follows about others). " in text and "hey, threshold chosen again, " in text
     *models, last = [line.split()[0] for line in lines if line.count("[") == 3]
