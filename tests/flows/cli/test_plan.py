@@ -127,20 +127,6 @@ def test_a_plan_ends_with_the_models_that_no_source_offers_now(offline):
     assert end in printed(first_alone) and "weights  tiny-llama: folder e: here" in printed(first_alone)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("ENGINE_VERSION", 10**6),
-        ("versions", lambda: {"mlx": "0", "mlx-lm": "0"}),
-        ("load_prompt", lambda _: type("Prompt", (), {"digest": "another"})),
-    ],
-)
-def test_another_engine_library_or_prompt_trains_again(name, value, trained, monkeypatch):
-    for module in ("tasks.identity", "tasks.tuning.rows"):
-        monkeypatch.setattr(f"{module}.{name}", value)
-    assert trained() == 0
-
-
 def test_a_plan_prepares_own_cases_once_and_leaves_none(offline, smoke, tmp_path, monkeypatch):
     """They are compared with the prompt's examples, with what is trained, and counted for the verdicts."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
