@@ -16,7 +16,8 @@ from tasks.runtime.store import intact_manifest
 from tests.place import Place, wait_until
 
 CLAIM = ("seeds=[42, 43]", "primary.recipe=balanced_safe", "primary.base_model=tiny-llama")
-CHANGES = ("recipe.iterations=48", "training.evaluate_every=8", "scoring.untuned=false", *CLAIM)
+FEWER_STEPS = ("scoring.untuned=false", "scoring.fidelity_cases=0", "scoring.generated_cases=0")
+CHANGES = ("recipe.iterations=48", "training.evaluate_every=8", *FEWER_STEPS, *CLAIM)
 SWEEP = ["sweep", "smoke", "--model", "tiny-llama", "--recipe", "balanced_safe", "--limit", "2"]
 SWEEP += [word for change in CHANGES for word in ("--set", change)]
 FIRST = "tiny-llama-4bit-balanced_safe-s42"
