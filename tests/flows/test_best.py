@@ -15,14 +15,13 @@ from flows.report.answer import against_linear
 from flows.report.figures import interval
 from flows.report.rows import Row, by_common_rules, leaderboard_rows
 from tasks.bundle.bundle import Rule
-from tasks.bundle.decide import figure_on_valid, valid_cases
+from tasks.bundle.decide import figure_on_valid
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import load_grid
 from tasks.judging.decision_rules import recall_at_over_triage
 from tasks.judging.scores_folder import probability_table, read_cases
 from tasks.runtime.errors import BadInput
-from tasks.runtime.events import StepWarning
 from tasks.spec import Data
 from tests.place import refusal
 from warehouse.landing import write_landing
@@ -177,21 +176,9 @@ def test_models_that_are_gone_are_left_out_and_named(rest, ask):
 
     for training in other_trainings:
         shutil.rmtree(rest.home / "experiments" / training)
-    with pytest.raises(
-        BadInput, match=f"No such model of the study smoke .*no longer in {rest.home}.* Run its sweep again"
-    ):
+    with pytest.raises(BadInput, match=f"No such model of the study smoke .*no longer in {rest.home}.* Run its"):
         ask()
     assert len(rest.query("FROM look")) == 2, "nothing was looked at"
-
-
-def test_a_warning_of_a_scoring_is_said(rest, ask, monkeypatch, capsys):
-    def scored(home, model, emit):
-        emit(StepWarning("It takes long here."))
-        return valid_cases(home, model, emit)
-
-    monkeypatch.setattr("tasks.bundle.decide.valid_cases", scored)
-    ask()
-    assert "It takes long here." in capsys.readouterr().err
 
 
 def test_models_with_another_valid_are_left_out_and_named(rest, ask):

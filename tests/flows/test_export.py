@@ -185,9 +185,7 @@ def test_the_example_says_in_a_sentence_what_it_reads(plain, line, monkeypatch, 
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"text": "A rash."}\n' + line + "\n"))
     with pytest.raises(SystemExit) as refused:
         runpy.run_path("example.py")
-    assert refused.value.code.startswith(
-        "A line of standard input is no JSON object with a text; write one a line, as {"
-    )
+    assert refused.value.code.startswith("A line of standard input is no JSON object with a text; write one a line,")
     assert capsys.readouterr().out == ""
 
 
@@ -242,13 +240,8 @@ def test_an_adapter_names_what_it_belongs_to_and_its_tensors_are_those_that_were
 @pytest.mark.parametrize("precision", ["bf16", "mixed_4_6", "nvfp4"])
 def test_fused_weights_of_every_kind_of_precision_are_loaded_by_stock(precision, tmp_path):
     source = fetch_base(MODEL, tmp_path, print)
-    args = {
-        "source": str(source),
-        "root": str(tmp_path),
-        "precision": BUILT_IN[precision].model_dump(),
-        "group_size": 64,
-    }
-    variant = Path(run_quantize(args)["folder"])
+    args = {"source": str(source), "root": str(tmp_path), "group_size": 64}
+    variant = Path(run_quantize(args | {"precision": BUILT_IN[precision].model_dump()})["folder"])
     stack = load_variant(variant, "dequantised_f32")
     (tmp_path / "adapter").mkdir()
     adapted = add_lora(stack, recipe(), TRAINING, seed=1)
@@ -305,9 +298,7 @@ def test_fused_weights_and_a_gguf_file_answer_as_the_trained_model(fused):
 
 def test_a_model_that_would_answer_otherwise_is_refused_and_nothing_is_left(place, tmp_path, monkeypatch):
     monkeypatch.setattr(export_job, "LARGEST_DIFFERENCE", -1.0)
-    with pytest.raises(
-        BadInput, match=r"is not the one that was trained\. The fused weights: on 60 cases a probability"
-    ):
+    with pytest.raises(BadInput, match=r"is not the one that was trained\. The fused weights: on 60 cases a prob"):
         exported(place, LLAMA, tmp_path / "out")
     with pytest.raises(BadInput, match="mlx-lm writes no GGUF file of the architecture gemma3_text"):
         exported(place, GEMMA, tmp_path / "out", gguf=True)
@@ -323,9 +314,7 @@ def test_gemmas_terms_go_with_its_exports_and_without_their_text_nothing_is_push
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_good")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     sentence = refusal(GEMMA, str(tmp_path / "out"), "--push", "team/model", "--unsafe")
-    assert sentence.startswith(
-        "Nothing was pushed: the text of the terms is not among the files: add a copy from https:"
-    )
+    assert sentence.startswith("Nothing was pushed: the text of the terms is not among the files: add a copy from ht")
     assert sentence.endswith(f"upload it then with `hf upload team/model {tmp_path / 'out'} --private`.")
     assert verify(tmp_path / "out"), "written whole all the same"
     notice = (tmp_path / "out" / "Notice").read_text()
@@ -366,16 +355,13 @@ def refusal(*arguments: str) -> str:
     ("arguments", "message"),
     [
         (("tiny-lama-4bit", "new"), "no finished experiment 'tiny-lama-4bit'; it has, closest name first: tiny-ll"),
-        (("tiny-llama-4bit", "new"), "'tiny-llama-4bit' is the beginning of 2 experiments: tiny-llama-4bit-ba"),
         ((LLAMA, "filled"), "filled is a file or not empty; name a new folder"),
         ((LLAMA, "filled/file"), "is a file or not empty; name"),
-        ((LLAMA, "filled/file/new"), "cannot be written ("),
         ((LLAMA, "new", "--public"), "about a push; add --push REPO"),
         ((LLAMA, "new", "--adapter", "--gguf"), "holds the fused weights; leave out --adapter or --gguf"),
         ((LLAMA, "new", "--push", "team/model"), "random weights: its answers mean nothing. To push it all the same"),
         ((LLAMA, "new", "--push", "team/model", "--unsafe"), "There is no token of the Hub"),
         (("tiny-llama-4bit-zero_shot", "new"), "is a baseline, without an adapter of its own"),
-        (("filled", "new"), "filled holds no model that can be used"),
     ],
 )
 def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(arguments, message, tmp_path, monkeypatch):
@@ -406,15 +392,6 @@ def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, m
 
     sentence = "lost-s42 has diverged and holds no model (No finite loss); run its sweep again."
     assert sentence in refusal("lost-s42", "new")
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("kind", ["fused", "adapter"])
-def test_stock_mlx_lm_writes_an_answer_with_an_export(kind, plain, fused):
-    options = ["--model", "model", "--adapter-path", "."] if kind == "adapter" else ["--model", "."]
-    command = [sys.executable, "-m", "mlx_lm", "generate", *options, "--prompt", "I have a cough.", "--max-tokens", "4"]
-    result = subprocess.run(command, cwd=plain if kind == "adapter" else fused[0], capture_output=True, text=True)
-    assert result.returncode == 0 and "Generation: " in result.stdout, result.stderr
 
 
 @pytest.mark.nightly

@@ -290,7 +290,6 @@ def test_a_server_that_does_not_answer_is_waited_for(server, monkeypatch):
     [
         ("triage", "is that of `triage up`"),
         ("other", "There is no work pool 'other' at http://server/api; make it with .* --pool other --limit 1"),
-        ("", "There is no work pool ''"),
     ],
 )
 def test_a_pool_that_cannot_take_the_sweep_is_named(server, name, sentence):

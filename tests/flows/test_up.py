@@ -37,7 +37,7 @@ from tasks.runtime.locks import ACCELERATOR, at_work, locked
 from tests.http_server import QuietHandler, http_server, replying
 
 
-def test_another_program_on_the_port_is_named():
+def test_another_program_on_the_port_is_named(monkeypatch):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -45,11 +45,8 @@ def test_another_program_on_the_port_is_named():
         with pytest.raises(BadInput, match=f"Port {port} is taken by another program.*choose another port with --port"):
             up(port, print)
     assert not (home() / "logs").exists(), "nothing was started"
-
-
-def test_no_server_listens_beside_another_one_as_a_mac_would_let_it(monkeypatch):
     monkeypatch.setattr(temporary_server, "is_open", lambda port: True)
-    with pytest.raises(BadInput, match="Port 4200 is taken"):
+    with pytest.raises(BadInput, match="Port 4200 is taken"):  # a Mac would let it listen, too
         temporary_server.Server({}, print, lambda: None, EVERYWHERE, 4200)
 
 
@@ -100,14 +97,8 @@ def server_that_has(*paths: str, answers: dict[str, object] | None = None):
 
 ID = "12345678-1234-1234-1234-123456789abc"
 # What Prefect's client needs to read a work pool, a deployment or a run.
-DESCRIPTION = {
-    "id": ID,
-    "name": "triage",
-    "type": "process",
-    "default_queue_id": ID,
-    "flow_id": ID,
-    "state": {"type": "RUNNING"},
-}
+DESCRIPTION = {"id": ID, "name": "triage", "type": "process", "default_queue_id": ID, "flow_id": ID}
+DESCRIPTION |= {"state": {"type": "RUNNING"}}
 SET_STATE = f"/flow_runs/{ID}/set_state"
 ACCEPTED = {"state": None, "status": "ACCEPT", "details": {"type": "accept_details"}}
 WORKERS = "/work_pools/triage/workers/filter"
