@@ -201,14 +201,3 @@ def test_a_long_step_has_a_factor_times_its_estimate_scoring_a_limit_of_its_own_
     smoke = select("smoke")
     short = time_limits(smoke)
     assert {short(smoke.cells[0], kinds) for kinds in (TRAINING, SCORING)} == {3600}, "the floor"
-
-
-@pytest.mark.parametrize(
-    "override", ["data={ source = 'nowhere.csv' }", "evaluation_set=[{ name = 'ward', source = 'nowhere.csv' }]"]
-)
-def test_cases_that_do_not_exist_are_refused(override, tmp_path, monkeypatch):
-    """Even where no training is finished, so that nothing has to be compared with them."""
-    monkeypatch.chdir(tmp_path)
-    refused = pytest.raises(BadInput, match=rf"There is no file or folder 'nowhere.csv' in {tmp_path}")
-    with refused, planned_cases(select("smoke", [override])):
-        pass
