@@ -74,6 +74,18 @@ def test_a_gate_that_fails_and_a_sweep_that_fails_are_told_and_are_in_the_feed(s
     assert {name for name in names if name.startswith("triage: ")} == expected
 
 
+def test_one_experiment_and_the_comparison_run_as_deployments_under_readable_names(study):
+    cell = {"grid": "smoke", "model": "tiny-llama", "bits": 4, "recipe": "balanced_safe", "seed": 42}
+    experiment = study.run("experiment/experiment", cell)
+    study.wait(experiment)
+    assert experiment in {run["id"] for run in study.runs("tiny-llama 4bit balanced_safe s42")}
+    study.wait(study.run("compare/compare", {}))
+    keys = {
+        one["key"] for one in study.post("/artifacts/filter", {}) if one["key"]
+    }  # Prefect keeps an error under none
+    assert keys == {"comparison", "sweep-smoke"}, "no progress bar of a finished step"
+
+
 def test_during_a_sweep_a_comparison_answers_within_seconds_and_a_night_is_cancelled(study):
     sweep = study.sweep_in_the_middle(402)
     comparison = study.run("compare/compare", {})
@@ -113,6 +125,18 @@ def test_server_and_workers_end_with_a_killed_triage_up_and_the_next_one_goes_on
     study.process.wait()
     until(lambda: not study.workers() and not study.processes("prefect.server.api.server:create_app"), 30, study.log)
     study.up()
+    study.wait(run, seconds=400)
+
+
+def test_a_server_that_is_killed_is_started_again_and_the_sweep_goes_on(study):
+    run = study.sweep_in_the_middle(403)
+    worker = study.worker
+    (server,) = study.processes("prefect.server.api.server:create_app")
+    os.kill(server, signal.SIGKILL)
+    sentence = iter(study.process.stdout.readline, "")  # after what it printed at its start
+    assert any("starting another" in line for line in sentence)
+    assert any("runs again" in line for line in sentence)
+    assert study.processes("prefect.server.api.server:create_app") != [server] and study.workers() == [worker]
     study.wait(run, seconds=400)
 
 

@@ -395,6 +395,15 @@ def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, m
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["fused", "adapter"])
+def test_stock_mlx_lm_writes_an_answer_with_an_export(kind, plain, fused):
+    options = ["--model", "model", "--adapter-path", "."] if kind == "adapter" else ["--model", "."]
+    command = [sys.executable, "-m", "mlx_lm", "generate", *options, "--prompt", "I have a cough.", "--max-tokens", "4"]
+    result = subprocess.run(command, cwd=plain if kind == "adapter" else fused[0], capture_output=True, text=True)
+    assert result.returncode == 0 and "Generation: " in result.stdout, result.stderr
+
+
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_llama_cpp_decides_30_cases_as_predict(place, fused, tmp_path):
     """By the call on the card, with the prebuilt llama.cpp of the npm package."""

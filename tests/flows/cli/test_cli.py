@@ -34,6 +34,10 @@ repo = "nobody/far-away"
 """
 # What is typed, and what the sentence must hold.
 TYPED = {
+    "unknown grid": (
+        ["sweep", "demoo"],
+        ["no grid 'demoo'", "demo, paper, registered, smoke, study, study_gemma, tuned"],
+    ),
     "bits are numbers": (["sweep", "smoke", "--bits", "abc"], ["--bits", "integer"]),
     "unknown option": (["sweep", "smoke", "--modle", "x"], ["--modle"]),
     "memory": (["sweep", "demo", "--memory", "-4GB", "--plan"], ["training.memory", "'-4GB' is not a number of bytes"]),
@@ -41,10 +45,13 @@ TYPED = {
     "unquoted query": (["sql", "FROM", "leaderboard"], ["(leaderboard)", "quotes around a query"]),
     "text as arguments": (["predict", "x", "-", "my", "wombat"], ["A text is not given as an argument: write - and"]),
     "a command that left": (["forget", "clinic", "--yes"], ["triage forget has left: triage data forget DATA"]),
+    "a group's command that left": (["warehouse", "publish"], ["triage warehouse publish has left: copy the file"]),
     "an option that left": (["sql", "FROM x", "--csv"], ["triage sql --csv has left: triage sql QUERY --format csv"]),
+    "a word too many": (["compare", "a", "b"], ["(b)", "see triage compare -h"]),
     "unknown command": (["frobnicate"], ["No such command 'frobnicate'; see triage -h"]),
     "missing argument": (["warehouse", "forget"], ["Missing argument 'study'; see triage warehouse forget -h"]),
     "no such choice": (["best", "--by", "size"], ["'--by': 'size' is not one of 'ed-recall', 'macro-f1'"]),
+    "other label": (["data", "check", "a.csv", "--label", "ED=HOME"], ["'ED' to HOME", "remove one of the two"]),
     "revision": (["data", "check", "a.csv", "--revision", "v1"], ["revision (--revision) is for datasets on the Hub"]),
     "long name": (["init", "n" * 300], ["cannot be written (File name too long)", "choose another folder"]),
     "select before a sweep": (["sql", "SELECT 1"], ["no warehouse yet", "triage sweep demo"]),
@@ -54,6 +61,8 @@ TYPED = {
 DATA = {
     "missing column": (b"words,label\nhello,ED\n", ["a.csv, line 2", "'text'", "'words', 'label'"]),
     "unknown label": ((HEAD + GOOD + "a fall,MAYBE\n").encode(), ["a.csv, line 38", "'maybe' (1)", '"maybe" = "?"']),
+    "contradiction": ((HEAD + GOOD + "a cold number 3,ED\n").encode(), ["a.csv, line 38", "labelled ED", "line 29"]),
+    "not text": (b"\x00\x01\x02", ["a.csv, line 1"]),
     "no such file": (None, ["a.csv", "correct the path"]),
 }
 
@@ -79,7 +88,10 @@ def refused(own_home, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", TYPED | DATA)
 def test_bad_input_is_one_sentence_and_exit_code_two_and_nothing_is_half_written(name, refused):
-    args, parts = TYPED.get(name) or (["sweep", "smoke", "--set", f"data.source={Path.cwd()}/a.csv"], DATA[name][1])
+    args, parts = TYPED.get(name) or (
+        ["sweep", "smoke", "--set", f"data.source={Path('a.csv').resolve()}"],
+        DATA[name][1],
+    )
     content = DATA.get(name, (None,))[0]
     if content is not None:
         Path("a.csv").write_bytes(content)
@@ -236,7 +248,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     [
         (["--help", "-h", "--version"], HEAVY),
         (["sweep|-h", "data|check|-h", "doctor|-h"], NEVER),
-        (["sql|FROM leaderboard", "status", "gates|t4", "compare|--all"], NEVER),
+        (["sql|FROM leaderboard", "status", "gates|t4", "compare", "compare|--all"], NEVER),
     ],
 )
 def test_commands_that_answer_at_once_load_only_what_they_need(commands, not_loaded, small):

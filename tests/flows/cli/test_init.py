@@ -1,4 +1,4 @@
-"""`triage init DIR`: what it writes can be planned as it is, from inside the folder, and its cases prepared."""
+"""`triage init DIR`: what it writes runs as it is, from inside the folder."""
 
 import subprocess
 from pathlib import Path
@@ -8,10 +8,13 @@ import pytest
 from flows.cli.init import FILES, write_examples
 from flows.cli.main import app
 from flows.plan import assumed_speeds
-from flows.selection import select
+from flows.selection import Narrowing, select
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.reading.tables import read_set
 from tasks.corpus.splits import near_duplicates
+from tasks.identity import scores_folder, training_of
+from tasks.models.convert import run_quantize
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import verify
@@ -57,6 +60,25 @@ def test_every_set_of_the_cases_has_every_label_and_whole_groups_and_no_near_cop
         assert all(min(s["labels"].values()) >= 2 for s in manifest["sets"].values())
     cases = read_set([Path("my_cases.csv")], select("my_grid.toml").grid.data)
     assert near_duplicates({case.case_id: [case] for case in cases}, threshold=0.1) == []
+
+
+@pytest.mark.nightly  # the smoke sweep trains and scores at every change
+def test_the_examples_train_and_score(study):
+    from tasks.scoring import job as scoring
+    from tasks.tuning import job as training
+
+    data = prepare_dataset(select("my_grid.toml").grid.data, home())
+    for spec in select("my_grid.toml", TINY, Narrowing(bits=[4], recipes=["safe"])).cells:
+        source = fetch_base(spec.model, home())
+        variant = run_quantize({"source": str(source), "root": str(home()), "bits": 4, "group_size": 64})["folder"]
+        name = training_of(spec, Path(variant), data)
+        args = {"experiment": spec.model_dump(mode="json"), "training_id": name, "variant": variant, "data": str(data),
+                "home": str(home()), "folder": str(home() / "experiments" / name)}  # fmt: skip
+        training.run(args, lambda event: None)
+        scores = scores_folder(spec, name, data)
+        shared = {key: args[key] for key in ("experiment", "variant", "data", "home")}
+        scoring.run(shared | {"adapter": args["folder"], "sets": {"test": str(scores)}}, lambda event: None)
+        verify(scores)
 
 
 def test_a_file_that_is_there_is_never_overwritten_and_nothing_is_written_beside_it(tmp_path):

@@ -127,3 +127,9 @@ def test_a_seed_that_is_there_already_takes_no_place_and_counts_once(study):
     assert "Seed 3 was there already, and a seed counts once." in sentence and "Of both" not in sentence, sentence
     assert re.search(rf"{difference([1, 2, 3])} \S*\s?\[.*\(smol r1, 3 ", sentence), sentence
     assert [row[1:] for row in seeds_by_backend()] == [(3, 3), (1, 1)]
+
+
+def test_a_sweep_of_a_seed_that_is_there_says_so_and_moves_nothing(study):
+    sentence = study("t4-2", "e4-2", "t8-2", "e8-2")
+    assert "Seed 2 was there already, and a seed counts once." in sentence and "moved" not in sentence
+    assert "(smol r1, 3 seeds)" in sentence
