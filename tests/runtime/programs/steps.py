@@ -17,6 +17,11 @@ from tasks.runtime.locks import locked
 from tasks.runtime.store import build_folder
 
 
+def add(args, emit):
+    emit(Note("adding"))
+    return {"sum": args["a"] + args["b"]}
+
+
 def name_itself(args, emit):
     emit(Note(str(os.getpid())))
     time.sleep(300)
