@@ -187,10 +187,10 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
         name: _write_set(folder / f"{name}.jsonl", cases, source_of[name])
         for name, cases in sets.items()
     }
+    written = {(name, case.case_id) for name, cases in sets.items() for case in cases}
+    records = [record for record in records if (record.set, record.case.case_id) in written]
     if records:
-        written = {(name, case.case_id) for name, cases in sets.items() for case in cases}
-        of_cases = (record for record in records if (record.set, record.case.case_id) in written)
-        write_facts(folder / FACTS, of_cases)
+        write_facts(folder / FACTS, records)
 
     dataset = DatasetManifest(
         digest="",  # of the files, which `seal` computes
@@ -212,7 +212,8 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
             sections.append(card(sets[name]))
     sections += [registered_card(sets["test"])] if data.test_problems == REGISTERED else []
     sections += [copies_card(left_out)] if data.near_copies == "drop" else []
-    (folder / CARD).write_text(data_card(dataset, sections), encoding="utf-8")
+    test = [record for record in records if record.set == "test"]
+    (folder / CARD).write_text(data_card(dataset, test, sections), encoding="utf-8")
 
     # The revision is part of `origin`, with the commit that it means.
     of_the_folder = dict.fromkeys(("digest", "created", "name", "dataset_digest"), True)
