@@ -66,8 +66,11 @@ def test_the_ranking_has_a_line_a_model_and_the_test_figures_of_the_chosen_one_a
 
     text = " ".join(best_output.split())
     assert text.count("on its test set") == 1 and f"{cells[0]} on its test set" in text
-    beside = [row for row in leaderboard_rows() if row.recipe_kind == "baseline" and "8bit" not in row.cell_id]
     chosen = next(row for row in leaderboard_rows() if row.evaluation_id == look["evaluation_id"])
+    own = ("none", chosen.base_model)
+    beside = [
+        row for row in leaderboard_rows() if row.is_baseline and row.base_model in own and "8bit" not in row.cell_id
+    ]
     for row in by_common_rules(beside, chosen.primary_rule):
         assert all(interval(row, name) in best_output for name in ("accuracy", "ed_recall", "over_triage")), row.cell_id
     assert "for this set so far: 1" in text and f"triage predict {look['evaluation_id']} -" in best_output
