@@ -222,10 +222,12 @@ def trained_elsewhere(selection: Selection) -> str | None:
         WHERE status = 'completed' AND cell_id IN {listed(absent)}
     """
     again: dict[str, set[str]] = defaultdict(set)
-    for recipe, seed, cell, *settings in query_rows(statement).rows:
-        own = absent[str(cell)].recipe
-        if settings == [own.learning_rate, own.batch_size, own.rank, own.scale, own.iterations]:
-            again[str(recipe)].add(str(seed))
+    with contextlib.suppress(TriageError):  # a sweep trains on while another program holds the file
+        for recipe, seed, cell, *settings in query_rows(statement).rows:
+            own = absent[str(cell)].recipe
+            of_recipe = [own.learning_rate, own.batch_size, own.rank, own.scale, own.iterations]
+            if settings == of_recipe:
+                again[str(recipe)].add(str(seed))
     if not again:
         return None
 
@@ -346,11 +348,12 @@ def time_limits(selection: Selection) -> Callable[[ExperimentSpec, Sequence[str]
     needs it.
     """
     grid = selection.grid
+    cases = None
     if grid.data.source != "embedded":
         # So that own cases are counted where no command has prepared them: a run of the UI.
         with contextlib.suppress(TriageError):  # which the step `prepare` says
-            prepare_dataset(grid.data, home(), grid.evaluation_sets)
-    sizes = set_sizes(grid)
+            cases = prepare_dataset(grid.data, home(), grid.evaluation_sets)
+    sizes = set_sizes(grid, cases)
 
     def limit(spec: ExperimentSpec, kinds: Sequence[str]) -> float:
         operations, *_ = work_left(selection, [PlannedCell(spec)], sizes)

@@ -27,7 +27,7 @@ from tasks.models.sources.fetch import (
     shape_from_sources,
     stored,
 )
-from tasks.precisions import BUILT_IN, Precision, of_bits
+from tasks.precisions import BUILT_IN, Precision
 from tasks.runtime.backend import refuse_unusable_mlx
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import home
@@ -144,10 +144,17 @@ def select(
         settings = settings.model_copy(update={"models": tuple(dict.fromkeys(only.models))})
     refuse_misfits_of(settings, base_models)
 
-    precisions = [*(only.precisions or ()), *(of_bits(bits).name for bits in only.bits or ())]
+    precisions = [*(only.precisions or ()), *(f"{bits}bit" for bits in only.bits or ())]
+    every = list(experiments(settings, base_models))
+    if unknown := sorted({*(only.cells or ())} - {spec.cell_id for spec in every}):
+        raise BadInput(
+            f"The grid {settings.name} has no experiment {unknown[0]}; `triage sweep {grid} --plan` "
+            "names them."
+        )
+
     cells = [
         spec
-        for spec in experiments(settings, base_models)
+        for spec in every
         if (not precisions or spec.precision.name in precisions)
         and (not only.recipes or spec.recipe.name in only.recipes)
         and (not only.seeds or spec.seed in only.seeds)

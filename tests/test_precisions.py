@@ -3,11 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
+from mlx.utils import tree_flatten
 from mlx_lm.convert import mixed_quant_predicate_builder
+from mlx_lm.models import llama
 
 from flows.selection import Narrowing, select
 from tasks.grids.grid import GRIDS, load_grid
-from tasks.models.sizes import bits_of, expected_sizes, known_shape
+from tasks.models.sizes import ModelShape, bits_of, expected_sizes, known_shape
 from tasks.precisions import BUILT_IN, Precision, quantised_source_bits, reference_note, title_of
 from tasks.runtime.errors import BadInput
 from tasks.spec import ExperimentSpec
@@ -75,10 +77,23 @@ def test_a_row_that_mlx_cannot_make_is_refused_with_what_it_can(tmp_path, row, s
 
 def test_a_row_of_a_grid_is_one_more_precision(tmp_path):
     grid = tmp_path / "grid.toml"
-    text = ROW.format(name="4bit_g32", mode="affine", bits=4, more="group_size = 32")
-    grid.write_text(SMOKE.replace("bits = [4, 8]", 'precisions = ["4bit_g32", "bf16"]') + "\n" + text)
+    rows = [("4bit_g32", 4, "group_size = 32"), ("5bit", 5, "")]
+    text = "\n".join(ROW.format(name=name, mode="affine", bits=bits, more=more) for name, bits, more in rows)
+    grid.write_text(SMOKE.replace("bits = [4, 8]", 'precisions = ["4bit_g32", "bf16", "5bit"]') + "\n" + text)
     cells = select(str(grid), only=Narrowing(precisions=["4bit_g32"])).cells
     assert cells and all(spec.cell_id.split("-")[2] == "4bit_g32" for spec in cells)
+    assert {spec.precision.name for spec in select(str(grid), only=Narrowing(bits=[5])).cells} == {"5bit"}
+
+
+def test_a_head_of_its_own_counts_among_the_tensors_of_a_model():
+    args = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "rms_norm_eps": 1e-5, "vocab_size": 96,
+            "tie_word_embeddings": False}  # fmt: skip
+    parameters = tree_flatten(llama.Model(llama.ModelArgs(**args)).parameters())
+    shape = ModelShape.model_validate(args)
+    assert dict(shape.tensors()) == {name: value.shape for name, value in parameters}
+    sizes = expected_sizes(shape, BUILT_IN["bf16"], 64)
+    assert sizes.parameters == sum(value.size for _, value in parameters)
 
 
 def test_a_width_that_the_groups_do_not_divide_is_refused_before_anything_is_fetched():
@@ -101,8 +116,9 @@ def test_a_precision_that_the_grid_does_not_have_is_refused_with_those_it_has():
 @pytest.mark.parametrize("high", [(4, 6), (2, 6)])
 def test_a_mixture_has_the_bits_that_mlx_lm_gives_each_matrix(shape, high):
     precision = Precision(name="x", bits=high[0], high_bits=high[1])
-    tensors = [name.removesuffix(".weight") for name, size in known_shape(shape).tensors() if len(size) > 1]
-    blocks = known_shape(shape).num_hidden_layers
+    untied = known_shape(shape).model_copy(update={"tie_word_embeddings": False})
+    tensors = [name.removesuffix(".weight") for name, size in untied.tensors() if len(size) > 1]
+    blocks = untied.num_hidden_layers
     model = SimpleNamespace(named_modules=lambda: [(name, None) for name in tensors], layers=[None] * blocks)
     predicate = mixed_quant_predicate_builder(precision.mixture, model, 64)
     assert {name: bits_of(precision, name, blocks) for name in tensors} == {

@@ -16,6 +16,7 @@ from tasks.runtime import shared as shared_module
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared
 from tasks.runtime.events import StepWarning
 from tasks.runtime.home import home
+from tasks.runtime.locks import locked
 from tasks.runtime.shared import SharedFolder, bring_adapter, share_adapter, shared_folder
 from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
 from tests.warehouse.rows import evaluation, training
@@ -300,6 +301,8 @@ def test_an_adapter_comes_with_its_training_and_the_cases_from_which_it_learned(
     }  # fmt: skip
 
     elsewhere = tmp_path / "two" / "t-1"
+    with locked(elsewhere):
+        assert not bring_adapter(mounted, elsewhere, print), "a process of this home trains it"
     assert bring_adapter(mounted, elsewhere, print) and not bring_adapter(mounted, elsewhere, print)
     assert verify(elsewhere)
 

@@ -210,7 +210,7 @@ def _stopped_after(
         with contextlib.suppress(duckdb.Error):  # it has been closed in the meantime
             con.interrupt()
 
-    timer = threading.Timer(seconds or 0.0, stop)
+    timer = threading.Timer(min(seconds or 0.0, threading.TIMEOUT_MAX), stop)
     timer.daemon = True
     if seconds is not None:
         timer.start()

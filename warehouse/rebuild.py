@@ -137,7 +137,7 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
             from warehouse.comparison import pairs  # SciPy: a new file does without
 
             con.execute("DELETE FROM decision_count")
-            con.execute("INSERT INTO decision_count FROM recounted_decisions")
+            con.execute("INSERT INTO decision_count FROM recounted_decisions_of(NULL)")
             pairs.refresh(con)
     if recorded:
         pools.refresh(con)

@@ -131,12 +131,18 @@ def sql(
     if stored_query:
         stored_query.check_values(params)
     if form == "parquet" and output is not None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         table, cut = supervised(lambda: query_arrow(statement, params, bounds, rows), bounds)
         row_count = table.num_rows
         with _new_file(output) as file:
-            pq.write_table(table, file, compression="zstd")
+            try:
+                pq.write_table(table, file, compression="zstd")
+            except pa.ArrowException as error:
+                raise BadInput(
+                    f"Parquet cannot hold a column ({error}): cast it, or choose --format csv."
+                ) from error
     else:
         most = rows or (MOST_IN_TABLE if form in (None, "table") else None)
         result = supervised(lambda: query_rows(statement, params, bounds=bounds, most=most), bounds)

@@ -118,15 +118,13 @@ def sweep(
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
     overrides = overrides_of(set_, memory) + ["any_weights=true"] * any_weights
-    narrowing = Narrowing(
-        models=model, bits=bits, precisions=precision, recipes=recipe, seeds=seed, limit=limit
-    )
+    narrowing = Narrowing(models=model, bits=bits, precisions=precision, recipes=recipe, seeds=seed)
     selection = select(grid, overrides, narrowing)
     check_home()
     refuse_unusable()
-    if failed:
-        narrowing = narrowing.model_copy(update={"cells": failed_cells(selection)})
-        selection = select(grid, overrides, narrowing)
+    cells = failed_cells(selection) if failed else None
+    narrowing = narrowing.model_copy(update={"cells": cells, "limit": limit})
+    selection = select(grid, overrides, narrowing)
 
     if plan:
         from flows.cli.plan import print_plan

@@ -154,8 +154,11 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
 
     # A claim of other precisions follows, and is what the study is about.
     is_followed = study.claim is not None
-    about = f"{recall.base_model} {recall.recipe}, {counted(recall.seeds, 'seed')}"
-    if recall.seeds == 1:
+    seeds = (
+        recall.seeds or accuracy.seeds
+    )  # none has a threshold without emergencies in calibration
+    about = f"{recall.base_model} {recall.recipe}, {counted(seeds, 'seed')}"
+    if seeds == 1:
         about += ", so that chance in training is left out"
     also = f"{NAMES['accuracy']} {in_points(accuracy)}: {verdict_in_words(accuracy)}"
     also = "" if is_followed else also
@@ -195,17 +198,13 @@ def primary_of(row: Row, study: Study) -> Primary:
         if study.seed_groups.get(pair.evaluation_4bit) == row.seed_group
     }
     name = f"{row.base_model} {row.recipe}{random_mark(row)}"
-    return Primary(name, SIDES, row, _seed_differences(study, pairs, row.metric))
+    return Primary(name, SIDES, row, _seed_differences(pairs, row.metric))
 
 
-def _seed_differences(study: Study, pairs: Pairs, metric: str) -> dict[int, float]:
+def _seed_differences(pairs: Pairs, metric: str) -> dict[int, float]:
     """By seed the difference of two evaluations in a metric, by the rule that all share."""
-    models = list(study.models)
-    # Of a sweep the board has what it made or found, of one training what was made last.
-    if absent := {id for pair in pairs.values() for id in pair}.difference(study.board_ids):
-        models += by_common_rules(
-            rows_of(f"evaluation_summary WHERE evaluation_id IN {listed(absent)}")
-        )
+    ids = listed({id for pair in pairs.values() for id in pair})
+    models = by_common_rules(rows_of(f"evaluation_summary WHERE evaluation_id IN {ids}"))
     values = {row.evaluation_id: getattr(row, metric) for row in models}
     differences = {}
     for seed, evaluations in sorted(pairs.items()):
@@ -234,7 +233,8 @@ def _sentence(
         name, of_recall = name.partition(" by ")[0], "ED recall"
     about = about and f" ({about})"
     if not is_number(row.difference):
-        return f"Nothing can be said about {side} against {reference} in {name}{about}: {row.note}."
+        words = f"Nothing can be said about {side} against {reference} in {name}: {row.note}"
+        return f"{'; '.join(filter(None, (words, also)))}{about}."
 
     verdict, _, needs = in_words(row, bool(moved_rules)).partition(": ")
     figure = in_points(row, " points")
@@ -356,6 +356,8 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         if any(one.of(claimed) for one in alike)
     }
     held = [arms[rules].of(claimed) if rules in arms else {} for rules in both]
+    # At the prevalence of the cases.
+    baseline = study.baseline and by_common_rules([study.baseline])[0]
     if not arms:
         against = " against ".join(map(bits_of, sides))
         sentence = (
@@ -392,14 +394,14 @@ def _of_claim(claim: Row, study: Study) -> Answer:
             # Both arms are about the same trainings and cases.
             of = "" if primaries else of
             sentences.append(_sentence(row, of, sides, also, rules if is_moved else ""))
-            shares.append(_share(row, claim.reference, study.baseline))
+            shares.append(_share(row, claim.reference, baseline))
         changes = further_seeds(
             study, every[rules], own, claimed, claim.figures, claim.margin, is_adjusted
         )
         arm = f"Threshold {rules.replace('_', ' ')}: " if is_moved and changes else ""
         further.append(arm + " ".join(changes))
         first = claim.figures[0]
-        seeds = _seed_differences(study, pairs, first)
+        seeds = _seed_differences(pairs, first)
         primaries.append(Primary(name, sides, compared[first], seeds))
         intervals += compared.values()
 

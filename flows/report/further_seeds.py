@@ -138,7 +138,8 @@ def trained_alike(
     study: Study, base_model: str, recipe: str, sides: Sequence[str], rules: str = ""
 ) -> list[Trainings]:
     """The pairs of a recipe in the whole study, on the cases of its board, those first that were
-    trained first. `rules`: those by which moved adapters are judged. A study's own seal hides none.
+    trained first. `rules`: those by which moved adapters are judged, which count where no pair was
+    trained at both precisions. A study's own seal hides none.
     """
     rows = rows_of(
         _PAIRS,
@@ -151,9 +152,10 @@ def trained_alike(
         reference=sides[1],
         rules=rules,
     )
+    trained = [row for row in rows if not row.is_moved]
     return [
         Trainings(alike[0], {row.seed: (row.side, row.reference) for row in alike})
-        for alike in grouped(rows, lambda row: row.seed_group).values()
+        for alike in grouped(trained or rows, lambda row: row.seed_group).values()
     ]
 
 

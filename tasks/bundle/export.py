@@ -106,7 +106,7 @@ def _fill(
     base_model = BaseModelSpec.model_validate(stored["spec"]["model"])
     weights = folder / WEIGHTS if adapter else folder
     if adapter:
-        for name in (*verify(model.weights, deep=False)["files"], MANIFEST):
+        for name in (*verify(model.weights, deep=True)["files"], MANIFEST):
             target = weights / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(model.weights / name, target)

@@ -10,13 +10,12 @@ from typing import Any
 
 import gguf
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.gguf import permute_weights, translate_weight_names
 from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import load_model, save_config, save_model
+from mlx_lm.utils import dequantize_model, load_model, save_config, save_model
 from tokenizers import Tokenizer
 
 from tasks.bundle.bundle import Bundle, BundledModel, ExportAgreement
@@ -41,7 +40,7 @@ from tasks.scoring.arguments import sample_numbers
 from tasks.spec import LABELS
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import load_template, make_cases
-from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights, unpacked
+from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
 from tasks.tuning.model import Stack
 from tasks.tuning.step import score_cases
 
@@ -191,10 +190,9 @@ def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> No
             if isinstance(module, LoRALinear):
                 # With float32 scales unpacking is exact.
                 module.linear.set_dtype(mx.float32)
-                if isinstance(module.linear, nn.QuantizedLinear):
-                    module.linear = unpacked(module.linear)
-                    # Modes with scales of a byte are unpacked to bfloat16.
-                    module.linear.set_dtype(mx.float32)
+                dequantize_model(module)
+                # Modes with scales of a byte are unpacked to bfloat16.
+                module.linear.set_dtype(mx.float32)
                 fused.append((name, module.fuse()))
                 # What a mixture of widths lists one by one is taken for quantised.
                 for key in ("quantization", "quantization_config"):

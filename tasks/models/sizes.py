@@ -3,9 +3,9 @@ files, of others from their shape alone; and settings that a shape cannot have, 
 anything is fetched.
 
 A shape comes from a config.json or from shapes.json; names and shapes of tensors are those of
-mlx-lm's llama and gemma3_text classes with a tied head. A quantised matrix (mlx.core.quantize)
-stores its values packed, and for each group of values in a row what its mode needs: a bfloat16
-scale and a bfloat16 bias (affine), or a scale of one byte.
+mlx-lm's llama and gemma3_text classes. A quantised matrix (mlx.core.quantize) stores its values
+packed, and for each group of values in a row what its mode needs: a bfloat16 scale and a bfloat16
+bias (affine), or a scale of one byte.
 """
 
 from __future__ import annotations
@@ -58,14 +58,12 @@ class ModelShape(BaseModel):
         return defaults | {key: value for key, value in config.items() if value is not None}
 
     def tensors(self) -> Iterator[tuple[str, TensorShape]]:
-        """Name and unquantised shape (outputs, inputs) of every weight; the head is the embedding.
+        """Name and unquantised shape (outputs, inputs) of every weight; a tied head is the embedding.
 
-        Raises BadInput for other model classes and for a head of its own.
+        Raises BadInput for other model classes.
         """
-        if self.model_type not in ("llama", "gemma3_text") or not self.tie_word_embeddings:
-            raise BadInput(
-                f"Sizes of the model class {self.model_type!r} with an untied head are not known."
-            )
+        if self.model_type not in ("llama", "gemma3_text"):
+            raise BadInput(f"Sizes of the model class {self.model_type!r} are not known.")
 
         norms = ["input_layernorm", "post_attention_layernorm"]
         if self.model_type == "gemma3_text":
@@ -81,6 +79,8 @@ class ModelShape(BaseModel):
                 yield f"model.layers.{block}.{name}.weight", (size,)
 
         yield "model.norm.weight", (self.hidden_size,)
+        if not self.tie_word_embeddings:
+            yield "lm_head.weight", (self.vocab_size, self.hidden_size)
 
     def matrices(self) -> Iterator[tuple[str, TensorShape]]:
         """Name and shape (outputs, inputs) of every matrix of one block."""
@@ -250,9 +250,12 @@ def expected_sizes(shape: ModelShape, precision: Precision, training_group_size:
 def bits_of(precision: Precision, name: str, blocks: int) -> int | None:
     """Bits of the values of a matrix at a precision; None where it is not quantised.
 
-    A mixed precision favours the values and down projections of the first and last eighth of the
-    blocks, and of every third between them, as mlx_lm.convert.mixed_quant_predicate_builder does.
+    A mixed precision favours an untied head, and the values and down projections of the first and
+    last eighth of the blocks and of every third between them, as
+    mlx_lm.convert.mixed_quant_predicate_builder does.
     """
+    if precision.high_bits is not None and name.startswith("lm_head"):
+        return precision.high_bits
     if precision.high_bits is None or not ("v_proj" in name or "down_proj" in name):
         return precision.bits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 
 class TriageError(Exception):
@@ -47,9 +47,7 @@ class OutOfMemory(TriageError):
 
 
 class Diverged(TriageError):
-    """Training met NaN or infinity; the last good adapter is kept, with the progress `reached`."""
-
-    reached: Any = None
+    """Training met NaN or infinity; the last good adapter is kept."""
 
 
 class Locked(TriageError):

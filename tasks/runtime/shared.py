@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.errors import BadInput, BrokenFolder, NotShared, TriageError
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked, NotShared, TriageError
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.files import write_atomic
-from tasks.runtime.locks import replacing
+from tasks.runtime.locks import locked, replacing
 from tasks.runtime.store import (
     MANIFEST,
     ManifestDict,
@@ -265,15 +265,19 @@ def fetch(shared: SharedFolder, id: str, landing: Path, place: str = LANDING) ->
 def bring_adapter(shared: SharedFolder, folder: Path, emit: Emit) -> bool:
     """Bring a finished training from the shared place, unless it is here; whether it was brought.
 
-    A damaged one is left out, with a warning. Raises NotShared.
+    One that is damaged is left out, with a warning, and one that another process of this home trains
+    is left to it. Raises NotShared.
     """
     if intact_manifest(folder) is not None:
         return False
     try:
-        return shared.get(f"{EXPERIMENTS}/{folder.name}", folder)
+        with locked(folder):
+            return shared.get(f"{EXPERIMENTS}/{folder.name}", folder)
     except BrokenFolder as error:
         emit(StepWarning(f"What another machine trained is not used: {error}"))
-        return False
+    except Locked:
+        pass
+    return False
 
 
 def share_adapter(shared: SharedFolder, folder: Path) -> None:

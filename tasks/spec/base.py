@@ -229,9 +229,16 @@ class Columns(Strict):
         return copy
 
     @model_validator(mode="after")
-    def _subgroups_are_no_texts(self) -> Columns:
-        private = {self.text_column, self.label_column, self.rationale_column, self.id_column}
-        private |= {"case_id", "id"}
+    def _names_are_no_texts(self) -> Columns:
+        texts = {self.text_column, self.rationale_column}
+        for setting in ("id_column", "group_column"):
+            if (column := getattr(self, setting)) and column in texts:
+                raise ValueError(
+                    f"{setting} names {column}, a text that would be stored in the warehouse; name "
+                    "another column"
+                )
+
+        private = texts | {self.label_column, self.id_column, "case_id", "id"}
         if private_columns := [column for column in self.subgroup_columns if column in private]:
             raise ValueError(
                 f"subgroup_columns names {private_columns[0]}, and reports show what stands there; "

@@ -276,21 +276,3 @@ def as_computed(model: nn.Module, compute_path: str) -> Stack:
     mx.eval(model.parameters())
     # A model is unpacked on a GPU too, for fidelity.
     return take_apart(model, cpu_kernels=dense and backend().cpu_kernels)
-
-
-def unpacked(module: nn.QuantizedLinear) -> nn.Linear:
-    """The same matrix unpacked, in the data type of its scales."""
-    weight = mx.dequantize(
-        module.weight,
-        module.scales,
-        module.get("biases"),
-        group_size=module.group_size,
-        bits=module.bits,
-        mode=module.mode,
-    )
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in module)
-    linear.weight = weight
-    if "bias" in module:
-        linear.bias = module.bias
-
-    return linear

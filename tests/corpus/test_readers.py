@@ -113,6 +113,11 @@ def test_subgroups_are_read_from_the_columns_that_are_named(tmp_path):
     for column in ("text", "label", "why", "id", "number"):
         with pytest.raises(ValueError, match=f"subgroup_columns names {column}, and reports show"):
             Data(subgroup_columns=("band", column), rationale_column="why", id_column="number")
+    for setting, column in (("id_column", "text"), ("group_column", "why")):
+        with pytest.raises(ValueError, match=f"{setting} names {column}, a text that would be stored"):
+            Data(rationale_column="why", **{setting: column})
+        bad = jsonl(tmp_path, {**GOOD[0], "note": "a"}, {**GOOD[1], "note": "a" * 101})
+        assert "'note' holds 101 characters, and may be a text" in refusal(bad, Data(**{setting: "note"}))
 
 
 @pytest.mark.parametrize("word", ["ED", " Ed "])

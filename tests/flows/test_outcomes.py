@@ -9,6 +9,7 @@ import pytest
 
 from deployments.notify import check_address, notices
 from flows import outcomes
+from flows.cli.sweep import sweep
 from flows.outcomes import Part, SubmittedSweep, finish_all
 from flows.selection import Narrowing, failed_cells, select
 from tasks.grids.grid import load_grid
@@ -153,7 +154,7 @@ def land(folder, id: str, hour: int, **values) -> None:
         con.execute("UPDATE landed SET loaded_at = ? WHERE id = ?", [datetime(2026, 1, 1, hour), id])
 
 
-def test_a_cell_whose_last_run_failed_runs_again_and_one_that_succeeded_since_does_not(tmp_path):
+def test_a_cell_whose_last_run_failed_runs_again_and_one_that_succeeded_since_does_not(tmp_path, monkeypatch):
     selection = select("smoke")
     first, second, third, *_ = (spec.cell_id for spec in selection.cells)
     with pytest.raises(BadInput, match="No experiment of smoke failed when it last ran; leave out --failed"):
@@ -171,5 +172,11 @@ def test_a_cell_whose_last_run_failed_runs_again_and_one_that_succeeded_since_do
     assert [spec.cell_id for spec in narrowed.cells] == [first, third]
     with pytest.raises(BadInput, match="No experiment"):
         failed_cells(select("smoke", None, Narrowing(recipes=["balanced_safe"], models=["tiny-gemma3"])))
-    with pytest.raises(BadInput, match="has no experiment of all of"):
-        select("smoke", None, Narrowing(cells=["of-another-grid"]))
+    with pytest.raises(BadInput, match="no experiment of-another-grid; `triage sweep smoke --plan`"):
+        select("smoke", None, Narrowing(cells=[first, "of-another-grid"]))
+
+    land(tmp_path, "g", 3, cell_id=first)
+    planned = []
+    monkeypatch.setattr("flows.cli.plan.print_plan", lambda _, selection: planned.extend(selection.cells))
+    sweep("smoke", failed=True, limit=1, plan=True)
+    assert [spec.cell_id for spec in planned] == [third], "the first of those that failed"

@@ -20,11 +20,13 @@ from flows.plan import (
     work_left,
 )
 from flows.selection import moves_of, select
+from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.identity import scores_from
 from tasks.runtime.backend import METAL
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
+from tasks.spec import Data
 
 # SmolLM2-135M: 30 blocks of 576 x (576 + 192 + 192 + 576) + 3 x 576 x 1536 weights.
 BLOCK = 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
@@ -201,3 +203,15 @@ def test_a_long_step_has_a_factor_times_its_estimate_scoring_a_limit_of_its_own_
     smoke = select("smoke")
     short = time_limits(smoke)
     assert {short(smoke.cells[0], kinds) for kinds in (TRAINING, SCORING)} == {3600}, "the floor"
+
+
+def test_cases_of_the_hub_are_counted_in_a_time_limit(tmp_path, monkeypatch):
+    rows = [f"{('ED', 'GP', 'HOME')[i % 3]},message {i} about {i * i}" for i in range(90)]
+    (tmp_path / "cases.csv").write_text("\n".join(["label,text", *rows]))
+    cases = prepare_dataset(Data(source=str(tmp_path / "cases.csv")), tmp_path / "home")
+    paper = select("paper", ["data.source=owner/name", "time_limit.floor_seconds=1"])
+    limits = []
+    for prepared in (None, cases):
+        monkeypatch.setattr(plan, "prepare_dataset", lambda *_, prepared=prepared: prepared)
+        limits.append(time_limits(paper)(paper.cells[0], SCORING))
+    assert limits[1] < limits[0] / 2

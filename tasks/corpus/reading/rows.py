@@ -21,8 +21,8 @@ NamedColumn = tuple[str, str]
 """A column of the table, and the setting of a grid for it, with the option of `triage data`."""
 
 ID_COLUMNS = ("case_id", "id")
-# Characters. Reports show a subgroup's name, and a patient's text must not come into them.
-LONGEST_SUBGROUP = 100
+# Characters of an id, a group or a subgroup. The warehouse and reports have them, and a patient's text must not come there.
+LONGEST = 100
 WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 
 # What an error may repeat. A longer word or number, or several words, may be a patient's.
@@ -70,21 +70,14 @@ class RowReader:
         """The case of a row with all required columns. Raises BadInput."""
         columns = self.columns
         text = self.text(row)
-        group = _scalar(row, columns.group_column or "group")
+        group = _short(row, columns.group_column or "group", "group_column")
         rationale = ""
         if columns.rationale_column:
             rationale = _scalar(row, columns.rationale_column)
 
         subgroup = {}
         for column in columns.subgroup_columns:
-            name = without_zero_decimals(_scalar(row, column))
-            if len(name) > LONGEST_SUBGROUP:
-                raise BadInput(
-                    f"'{column}' holds {len(name)} characters, too many for a "
-                    f"subgroup's name; write at most {LONGEST_SUBGROUP}, or remove it from "
-                    "subgroup_columns."
-                )
-            if name:
+            if name := without_zero_decimals(_short(row, column, "subgroup_columns")):
                 subgroup[column] = name
 
         return Case(
@@ -115,9 +108,9 @@ class RowReader:
         column = self.columns.id_column
         if column is None:
             names = (name for name in ID_COLUMNS if row.get(name) is not None)
-            return next((_scalar(row, name) for name in names), "")
+            return next((_short(row, name, "id_column") for name in names), "")
 
-        case_id = _scalar(row, column)
+        case_id = _short(row, column, "id_column")
         if not case_id:
             raise BadInput(
                 f"'{column}' is empty; give each case its own id, or leave id_column "
@@ -221,6 +214,17 @@ def without_zero_decimals(word: str) -> str:
     """7.0 as 7: pandas writes whole numbers so where another row has none."""
     whole = WHOLE.fullmatch(word)
     return whole[1] if whole else word
+
+
+def _short(row: Row, column: str, setting: str) -> str:
+    """What a row has in a column that is stored and shown as it is. Raises BadInput for a text."""
+    value = _scalar(row, column)
+    if len(value) > LONGEST:
+        raise BadInput(
+            f"'{column}' holds {len(value)} characters, and may be a text; write at most {LONGEST}, "
+            f"or name another column in {setting}."
+        )
+    return value
 
 
 def _scalar(row: Row, column: str) -> str:

@@ -94,6 +94,9 @@ def check_config(path: Path, origin: str) -> None:
         )
     if "quantization" in config or "quantization_config" in config:
         raise BadInput(f"{origin} is quantised already; name the unquantised weights.")
+    scaling = config.get("rope_scaling") or {}
+    if "dynamic" in (scaling.get("type"), scaling.get("rope_type")):
+        raise BadInput(f"{origin} has dynamic rope_scaling, which training does not support.")
     if "rope_parameters" in config and "rope_theta" not in config:
         # mlx-lm would silently use its default base, and the model would be subtly wrong.
         raise BadInput(
@@ -133,7 +136,7 @@ def identity(source: FolderSource) -> str | None:
     files = [
         (path.name, path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(folder.iterdir())
-        if path.is_file()
+        if path.is_file() and not path.name.startswith(".")  # as the Finder's .DS_Store
     ]
     return short_digest(
         {"kind": "folder", "path": str(folder.resolve()), "files": digest_of(files)}

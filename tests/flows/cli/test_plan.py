@@ -3,17 +3,20 @@
 import shutil
 from io import StringIO
 
+import duckdb
 import pytest
 from rich.console import Console
 
 from flows.cli.plan import print_plan
-from flows.plan import PlannedCell, assumed_speeds, plan_cells, planned_cases
+from flows.plan import PlannedCell, assumed_speeds, plan_cells, planned_cases, trained_elsewhere
+from flows.power import expected
 from flows.selection import Narrowing, Selection, select
 from tasks.corpus import prepare
 from tasks.runtime.home import home
 from tasks.spec import short_digest
 from tests.place import shown
 from tests.warehouse.rows import land_arm
+from warehouse.connect import warehouse_path
 from warehouse.load import load_all
 
 
@@ -93,6 +96,13 @@ def test_a_seed_whose_results_came_from_another_machine_is_named_before_it_is_tr
     for override, is_told in (("seeds=[43]", True), ("seeds=[44]", False), ("recipe.seeds=[42, 43]", True)):
         assert (told in printed(select("smoke", [override], only))) == is_told
     assert told not in printed(select("smoke", ["seeds=[43]", "recipe.rank=8"], only)), "another experiment"
+
+
+def test_a_warehouse_without_tables_stops_no_plan(offline):
+    home().mkdir(parents=True)
+    duckdb.connect(str(warehouse_path())).close()  # its process was killed before it made them
+    assert trained_elsewhere(select("smoke")) is None
+    assert expected("smol", "r1", "accuracy", 66.0)[1] == "tuned and tuned_safe in the published study"
 
 
 def test_a_plan_says_cases_time_and_disk(offline, monkeypatch):

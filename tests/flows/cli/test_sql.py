@@ -205,7 +205,8 @@ def test_a_file_has_the_format_of_its_name(pair):
     assert pq.read_table(pair.folder / "few.parquet").column("range").to_pylist() == [0, 1, 2]
 
     sql = "SELECT 12345678901234567.89 AS amount, sum(range) AS total FROM range(4)"
-    assert pair.ask("sql", sql, "--output", "digits.parquet").returncode == 0
+    unbounded = pair.ask("sql", sql, "--output", "digits.parquet", "--seconds", "inf")
+    assert (unbounded.returncode, unbounded.stderr) == (0, "1 row in digits.parquet\n")
     table = pq.read_table(pair.folder / "digits.parquet")
     assert table.to_pylist() == [{"amount": Decimal("12345678901234567.89"), "total": 6}]
 
@@ -221,6 +222,8 @@ def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(pair):
     before = sorted(pair.folder.iterdir())
     failed = pair.ask("sql", "SELECT error('no') FROM range(3)", "--output", "failed.parquet")
     assert failed.returncode == 2 and sorted(pair.folder.iterdir()) == before
+    took = pair.ask("sql", "SELECT TIMESTAMP '2026-01-02' - TIMESTAMP '2026-01-01' AS took", "--output", "took.parquet")
+    assert "cast it, or choose --format csv" in refusal(took) and sorted(pair.folder.iterdir()) == before
 
 
 def test_a_file_is_whole_from_the_first_moment_and_replaces_none(tmp_path):

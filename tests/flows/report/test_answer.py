@@ -227,6 +227,14 @@ def test_adapters_that_were_moved_are_compared_with_those_that_they_are(tmp_path
     assert sorted(changes) == [f"{move}, threshold {arm}" for arm in ("chosen again", "kept") for _ in range(3)]
 
 
+def test_an_adapter_that_was_moved_takes_no_place_of_a_training_that_is_missing(tmp_path):
+    for seed, name, moved_from in ((1, "8bit", None), (1, "4bit", None), (2, "8bit", None), (2, "4bit", "8bit")):
+        land_precision(tmp_path, name, noisy(seed, 0.8), moved_from=moved_from, arm=f"s{seed}-", seed=seed)
+    load_all(tmp_path)
+    found = given(changed(CLAIM, base_model="smol", recipe="r1", seeds=[1, 2]))
+    assert "(smol r1, 1 training a side, " in found.sentence and "Missing: seed 2" in str(found.details)
+
+
 def test_a_claim_of_one_moved_adapter_follows_4_against_8_bits_and_says_nothing_of_other_trainings(tmp_path):
     own = noisy(1, 0.8)
     unlike = [(truth, right, "GP" if i % 2 else decision) for i, (truth, right, decision) in enumerate(own)]
@@ -291,6 +299,17 @@ ROW = Row(
 )
 def test_a_sentence_has_the_words_of_its_verdict(values, words):
     assert words in sentences._sentence(changed(ROW, **values), "r, 3 seeds")
+
+
+def test_without_emergencies_accuracy_still_has_its_verdict():
+    row = changed(ROW, difference=None, note="not available: no ED case")
+    sentence = sentences._sentence(row, "r", also="accuracy -0.2 [-0.9, +0.5]: within 2 points")
+    assert sentence.endswith("not available: no ED case; accuracy -0.2 [-0.9, +0.5]: within 2 points (r).")
+
+
+def test_what_the_answer_says_is_at_the_prevalence_of_the_cases(read, published):
+    of_f2 = replace(read("study"), claim=changed(CLAIM, figures=["ed_f2"]))
+    assert answered(replace(of_f2, prevalence=0.05)) == answered(of_f2)
 
 
 def test_one_seed_is_a_lack_where_trainings_are_compared_and_none_where_an_adapter_is_with_itself():

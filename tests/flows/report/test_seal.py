@@ -23,7 +23,7 @@ from tests.warehouse.rows import assert_sound, evaluation, full, land_arm, train
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land_sweep
-from warehouse.connect import reading
+from warehouse.connect import reading, writing
 from warehouse.cookbook import cookbook, named_query
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -131,6 +131,8 @@ def test_a_sealed_study_shows_its_progress_then_what_seeds_differ_by_and_its_fig
     later = {"created_at": datetime(2026, 4, 2)}
     other = {"seed": 4, "recipe": "tuned", "settings_digest": "other", "of_evaluation": later}
     land_at(root, "8bit", noisy(48, 0.1, 240), arm="other-", **other)
+    with writing() as con:
+        con.execute("UPDATE schema_migrations SET sha256 = 'of an earlier version' WHERE version = 0")
     land_seeds(1, 2, 4, day=3, further=["e-other-8bit"])
     progress, _, deviations, chances, decision, missing = shown(print_study, "sealed").splitlines()
     assert "3 of 4 seeds" in progress and missing.startswith("Missing: 5.")
