@@ -273,7 +273,10 @@ def _swap(root: Path, fresh: Path, path: Path, report: RebuildReport) -> None:
     try:
         # An open connection keeps writers out until the new file is there.
         with reading(path) as old:
-            _fill(fresh, _landed_since(root, report), report)
+            try:
+                _fill(fresh, _landed_since(root, report), report)
+            except BadInput as error:  # as where the disk is full: the old file is sound
+                raise TriageError(str(error)) from error
             report.rows = _rows_without_folder(old, report)
             report.kept = _replace(path, fresh, "before" if report.rows else None)
     except BadInput:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.runtime.errors import BadInput, Locked
+from tasks.runtime.errors import BadInput, Locked, TriageError
 from tasks.runtime.store import seal
 from tests.forked import run_forked
 from tests.warehouse.rows import assert_sound, evaluation, load_landing, training
@@ -144,6 +144,21 @@ def test_a_rebuild_killed_by_signal_9_leaves_a_whole_file_and_the_next_one_ends_
         assert con.execute("SELECT count(*) FROM prediction").fetchone() == (10,)
     bring_up_to_date()
     assert contents() == before and not list(warehouse_path().parent.glob(".*.rebuild"))
+
+
+def test_where_the_disk_is_full_at_last_the_sound_file_stays(landing, monkeypatch):
+    before = contents()
+    fills = [rebuilding._fill]
+
+    def fill(*args):
+        if not fills:
+            raise BadInput("The disk is full.")
+        return fills.pop()(*args)
+
+    monkeypatch.setattr(rebuilding, "_fill", fill)
+    with pytest.raises(TriageError, match="The disk is full"):
+        rebuild(landing)
+    assert contents() == before and not list(warehouse_path().parent.glob("*.damaged-*"))
 
 
 def test_a_rebuild_loads_in_the_order_of_landing(tmp_path, monkeypatch):
