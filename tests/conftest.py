@@ -69,6 +69,7 @@ use_device()
 settings.register_profile("gate", derandomize=True)  # whether a change lands is not left to chance
 settings.load_profile("gate")
 import_module("flows.cli.terminal")  # its console keeps the COLUMNS that it is imported under, which a test may set
+import_module("warehouse.fill").PART_SECONDS = 60.0  # else a load on a busy machine lets others at the file in between
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 

@@ -58,7 +58,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_stored_under_its_earlier_co
 
 
 def test_the_embedded_set_within_limits_is_whole_and_reused(tmp_path):
-    data = Data(limits={"train": 320, "valid": 60, "calibration": 120, "test": 200})
+    limits: dict[Any, int] = {"train": 320, "valid": 60, "calibration": 120, "test": 200}
+    data = Data(train_cases=400, calibration_cases=200, test_cases=300, limits=limits)
     folder = prepare_dataset(data, tmp_path)
     manifest = DatasetManifest.read(folder, deep=True)
     assert manifest.has_groups and manifest.is_embedded and manifest.seed == data.seed
@@ -81,7 +82,7 @@ def test_the_embedded_set_within_limits_is_whole_and_reused(tmp_path):
 
 
 def test_the_facts_beside_the_sets_give_every_label_again_and_no_training_reads_them(tmp_path):
-    folder = prepare_dataset(Data(limits=FEW), tmp_path)
+    folder = prepare_dataset(Data(train_cases=100, calibration_cases=100, test_cases=100, limits=FEW), tmp_path)
     assert derive_again(folder) == (57, [])
     files = (read_manifest(folder) or {})["files"]
     assert files[FACTS]["sha256"] == file_digest(folder / FACTS)

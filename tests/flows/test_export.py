@@ -27,6 +27,7 @@ from tasks.bundle.export import export, leave_out_path
 from tasks.bundle.loaded_model import load_model
 from tasks.bundle.terms import render_example
 from tasks.corpus.prompts import load_prompt
+from tasks.landing import land_rows
 from tasks.models.convert import run_quantize
 from tasks.models.gguf_file import open_gguf
 from tasks.models.sources.fetch import fetch_base
@@ -34,12 +35,13 @@ from tasks.precisions import BUILT_IN
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.files import file_digest, read_lines
+from tasks.runtime.home import home
 from tasks.runtime.store import SEAL, read_manifest, refuse_while_working, seal, verify
 from tasks.spec import LABELS
 from tasks.tuning.lora import adapter_config, adapter_weights, add_lora, load_variant
 from tests.place import Place, one_sentence
 from tests.tuning.tiny import MODEL, TRAINING, recipe
-from warehouse.connect import writing
+from tests.warehouse.rows import training
 
 LLAMA = "tiny-llama-4bit-balanced_safe"
 GEMMA = "tiny-gemma3-8bit-balanced_safe"
@@ -51,16 +53,15 @@ COSTS = {  # of a decision for each true label; transposed, another matrix
 
 
 @pytest.fixture(scope="module")
-def place(smoke, tmp_path_factory):
-    new_place = smoke[0].copy(tmp_path_factory.mktemp("export") / "place")
+def place(used):
     with pytest.MonkeyPatch.context() as patch:
-        new_place.use(patch)
-        yield new_place
+        used.use(patch)
+        yield used
 
 
 @pytest.fixture(autouse=True)
 def own_home(place, monkeypatch):
-    """The copied home, instead of the empty one that every test has."""
+    """The home of a sweep, instead of the empty one that every test has."""
     place.use(monkeypatch)
 
 
@@ -355,14 +356,12 @@ def refusal(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tiny-lama-4bit", "new"), "no finished experiment 'tiny-lama-4bit'; it has, closest name first: tiny-ll"),
         ((LLAMA, "filled"), "filled is a file or not empty; name a new folder"),
         ((LLAMA, "filled/file"), "is a file or not empty; name"),
         ((LLAMA, "new", "--public"), "about a push; add --push REPO"),
         ((LLAMA, "new", "--adapter", "--gguf"), "holds the fused weights; leave out --adapter or --gguf"),
         ((LLAMA, "new", "--push", "team/model"), "random weights: its answers mean nothing. To push it all the same"),
         ((LLAMA, "new", "--push", "team/model", "--unsafe"), "There is no token of the Hub"),
-        (("tiny-llama-4bit-zero_shot", "new"), "is a baseline, without an adapter of its own"),
     ],
 )
 def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(arguments, message, tmp_path, monkeypatch):
@@ -380,17 +379,13 @@ def test_an_export_has_no_cases_to_choose_a_threshold_at_another_precision(plain
     assert sentence in refusal(str(plain), str(tmp_path / "new"), "--precision", "mxfp4")
 
 
-def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, monkeypatch):
-    copy = place.copy(tmp_path / "copy")
-    (copy.home / "experiments" / "tiny-llama-4bit-other-s42-0123").mkdir()
-    copy.use(monkeypatch)
-
+def test_an_experiment_that_failed_or_is_not_finished_says_so(tmp_path, monkeypatch):
+    Place(tmp_path / "other").use(monkeypatch)
+    failed = training("lost-s42-0123", cell_id="lost-s42", status="diverged", error="No finite loss.")
+    land_rows("lost-s42-0123", "training", failed)
+    (home() / "experiments" / "tiny-llama-4bit-other-s42-0123").mkdir(parents=True)
     sentence = "tiny-llama-4bit-other-s42-0123 is not finished yet; run its sweep to the end"
     assert sentence in refusal("tiny-llama-4bit-other", "new")
-    with writing(copy.warehouse) as connection:
-        connection.execute("UPDATE experiment SET status = 'diverged', error = 'No finite loss.', cell_id = 'lost-s42', "
-                           "training_id = 'lost-s42-0123' WHERE cell_id LIKE 'tiny-llama-4bit-baseline%'")  # fmt: skip
-
     sentence = "lost-s42 has diverged and holds no model (No finite loss); run its sweep again."
     assert sentence in refusal("lost-s42", "new")
 

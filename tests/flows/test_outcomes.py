@@ -1,6 +1,5 @@
 """How a sweep ends: what did not land, an error, an interruption; what Prefect hears of it; what --failed runs."""
 
-from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -19,8 +18,8 @@ from tasks.runtime import children
 from tasks.runtime.errors import BadInput, Stopped
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded
 from tasks.runtime.home import home
-from tests.warehouse.rows import evaluation, training
-from warehouse.connect import warehouse_path, writing
+from tests.warehouse.rows import evaluation, land_trainings, training
+from warehouse.connect import warehouse_path
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
@@ -147,25 +146,22 @@ def test_an_address_that_apprise_cannot_read_is_a_sentence_without_the_address(a
     check_address("json://127.0.0.1:8000")
 
 
-def land(folder, id: str, hour: int, **values) -> None:
-    write_landing(folder, id, "training", training(id, **values))
-    load_all(folder)
-    with writing() as con:
-        con.execute("UPDATE landed SET loaded_at = ? WHERE id = ?", [datetime(2026, 1, 1, hour), id])
-
-
 def test_a_cell_whose_last_run_failed_runs_again_and_one_that_succeeded_since_does_not(tmp_path, monkeypatch):
     selection = select("smoke")
     first, second, third, *_ = (spec.cell_id for spec in selection.cells)
     with pytest.raises(BadInput, match="No experiment of smoke failed when it last ran; leave out --failed"):
         failed_cells(selection)
 
-    land(tmp_path, "a", 1, cell_id=first, status="failed", error="The disk was full.")
-    land(tmp_path, "b", 1, cell_id=second, status="diverged", error="NaN.")
-    land(tmp_path, "c", 2, cell_id=second)
-    land(tmp_path, "d", 1, cell_id=third)
-    land(tmp_path, "e", 2, cell_id=third, status="failed", error="NaN.")
-    land(tmp_path, "f", 2, cell_id="of-another-grid", status="failed", error="NaN.")
+    failed = {"status": "failed", "error": "NaN."}
+    land_trainings(
+        tmp_path,
+        ("a", 1, {"cell_id": first} | failed),
+        ("b", 1, {"cell_id": second, "status": "diverged", "error": "NaN."}),
+        ("c", 2, {"cell_id": second}),
+        ("d", 1, {"cell_id": third}),
+        ("e", 2, {"cell_id": third} | failed),
+        ("f", 2, {"cell_id": "of-another-grid"} | failed),
+    )
     assert failed_cells(selection) == [first, third]
 
     narrowed = select("smoke", None, Narrowing(cells=failed_cells(selection)))
@@ -175,7 +171,7 @@ def test_a_cell_whose_last_run_failed_runs_again_and_one_that_succeeded_since_do
     with pytest.raises(BadInput, match="no experiment of-another-grid; `triage sweep smoke --plan`"):
         select("smoke", None, Narrowing(cells=[first, "of-another-grid"]))
 
-    land(tmp_path, "g", 3, cell_id=first)
+    land_trainings(tmp_path, ("g", 3, {"cell_id": first}))
     planned = []
     monkeypatch.setattr("flows.cli.plan.print_plan", lambda _, selection: planned.extend(selection.cells))
     sweep("smoke", failed=True, limit=1, plan=True)

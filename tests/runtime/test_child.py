@@ -47,22 +47,24 @@ def test_a_result_and_the_events_come_back_from_any_folder_and_the_spec_is_kept(
     assert spec == {"function": "tests.runtime.programs.steps:surroundings", "args": {"name": "MLX_ENABLE_TF32"}}
 
 
-def test_a_step_that_may_open_fewer_files_than_mlx_lm_asks_for_opens_as_many_as_it_may(tmp_path):
-    assert step("file_limits", {"allowed": 1000, "requested": [2048, 4096]}, tmp_path)[0] == {"limits": [1000, 1000]}
-    assert step("file_limits", {"allowed": 3000, "requested": [2048, 4096]}, tmp_path)[0] == {"limits": [2048, 3000]}
-
-
-def test_the_steps_of_a_process_share_the_record_of_verified_folders(tmp_path, monkeypatch):
-    monkeypatch.delenv("TRIAGE_CHAIN", raising=False)
-    chains = [step("surroundings", {"name": "TRIAGE_CHAIN"}, tmp_path / name)[0]["value"] for name in ("a", "b")]
-    assert chains[0] and chains[0] == chains[1]
-
-
 @pytest.fixture
 def forked():
     """For the tests that start many steps: a fork takes a tenth of the time of a start."""
     with forked_steps():
         yield
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_step_that_may_open_fewer_files_than_mlx_lm_asks_for_opens_as_many_as_it_may(tmp_path):
+    assert step("file_limits", {"allowed": 1000, "requested": [2048, 4096]}, tmp_path)[0] == {"limits": [1000, 1000]}
+    assert step("file_limits", {"allowed": 3000, "requested": [2048, 4096]}, tmp_path)[0] == {"limits": [2048, 3000]}
+
+
+@pytest.mark.usefixtures("forked")
+def test_the_steps_of_a_process_share_the_record_of_verified_folders(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRIAGE_CHAIN", raising=False)
+    chains = [step("surroundings", {"name": "TRIAGE_CHAIN"}, tmp_path / name)[0]["value"] for name in ("a", "b")]
+    assert chains[0] and chains[0] == chains[1]
 
 
 @pytest.mark.usefixtures("forked")

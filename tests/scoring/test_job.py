@@ -212,6 +212,8 @@ def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_i
 def test_dead_dropout_is_refused_not_reported_as_certainty(study, monkeypatch, tmp_path):
     """The earlier attempt's defect: evaluation mode left dropout off, and every vote was unanimous."""
     spec, args, _ = study["tiny-llama", "balanced_safe"]
+    few = spec.model_copy(update={"scoring": spec.scoring.model_copy(update=FEW)})
+    args = args | {"experiment": few.model_dump(mode="json")}
     with monkeypatch.context() as patch, pytest.raises(TriageError, match="dropout was not active"):
         patch.setattr(KeyedDropout, "__call__", lambda self, x: x)
         score(args, tmp_path / "dead")

@@ -17,7 +17,7 @@ from tasks.judging.point_metrics import label_codes
 from tasks.judging.score_metrics import ClassScores, decision_curve, net_benefits, reliability_rows, score_metrics
 from tasks.spec import SCORING_VERSION
 from warehouse import health
-from warehouse.connect import reading
+from warehouse.connect import reading, writing
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landings
 from warehouse.schema import sql_files, tables
@@ -147,6 +147,16 @@ def load_pair(root: Path, *args: Any, **values: Any) -> None:
     """`land_pair`, and its landing folders loaded."""
     land_pair(root, *args, **values)
     load_all(root)
+
+
+def land_trainings(root: Path, *rows: tuple[str, int, dict[str, Any]]) -> None:
+    """Trainings with their ids, the hours at which they were loaded, and further values."""
+    for id, _, values in rows:
+        write_landing(root, id, "training", training(id, **values))
+    load_all(root)
+    with writing() as con:
+        for id, hour, _ in rows:
+            con.execute("UPDATE landed SET loaded_at = ? WHERE id = ?", [datetime(2026, 1, 1, hour), id])
 
 
 def assert_sound(database: Path | None = None) -> None:

@@ -1,5 +1,6 @@
 """Recipes over their seeds and adjusted bounds of a small warehouse: what is averaged, and that they stay current."""
 
+import shutil
 from datetime import datetime
 from statistics import mean
 
@@ -217,25 +218,28 @@ def test_new_pairs_and_decisions_replace_the_figures_and_a_rebuild_gives_the_sam
         assert [again[key][name] for name in ("low", "high")] == pytest.approx([row["low"], row["high"]]), key
 
 
-@pytest.mark.parametrize("is_over", [True, False])
-def test_a_large_pool_is_made_when_its_sweep_or_a_load_is_over(is_over, tmp_path, monkeypatch):
+def test_a_large_pool_is_made_when_its_sweep_or_a_load_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(pools, "AT_EACH_LANDING", CASES)
-    path = tmp_path / "w.duckdb"
+    path, other = tmp_path / "w.duckdb", tmp_path / "other.duckdb"
     land(tmp_path, "one", 10, 0.8)
-    sweep = full(
-        "sweep", sweep_id="sweep", study="s", grid="s", grid_digest="g", experiments=2,
-        started_at=datetime(2026, 3, 1), finished_at=datetime(2026, 3, 2) if is_over else None,
-    )  # fmt: skip
     members = [full("sweep_member", sweep_id="sweep", id=id) for id in ("e4-one", "e8-one")]
-    write_landing(tmp_path, "sweep", "sweep", {"sweep": [sweep], "sweep_member": members})
 
-    for id in ("t4-one", "t8-one", "e4-one", "e8-one", "sweep"):
+    def land_sweep_to(end):
+        sweep = full("sweep", sweep_id="sweep", study="s", grid="s", grid_digest="g", experiments=2,
+                     started_at=datetime(2026, 3, 1), finished_at=end)  # fmt: skip
+        write_landing(tmp_path, "sweep", "sweep", {"sweep": [sweep], "sweep_member": members})
+        load_landing(tmp_path / "sweep", path)
+
+    for id in ("t4-one", "t8-one", "e4-one", "e8-one"):
         load_landing(tmp_path / id, path)
-
-    assert bool(summary(path)) == is_over
+    land_sweep_to(None)
+    assert not summary(path)
     assert_sound(path)
-    bring_up_to_date(path)
-    assert summary(path)[ACCURACY]["seeds"] == 1
+    shutil.copy(path, other)
+    bring_up_to_date(other)
+    land_sweep_to(datetime(2026, 3, 2))
+    assert summary(path)[ACCURACY]["seeds"] == summary(other)[ACCURACY]["seeds"] == 1
+    assert_sound(path)
 
 
 def bounds(path, on):

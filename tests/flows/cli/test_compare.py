@@ -47,10 +47,10 @@ def models(lines: list[str]) -> list[str]:
     return [line for line in lines if line.startswith("smollm2-135m-")]
 
 
-def test_one_screen_of_80_columns_holds_the_answer_and_a_line_a_model_with_the_linear_baseline(landed):
-    lines = printed()
+def test_one_screen_of_80_columns_holds_the_answer_and_a_line_a_model_and_all_tables_come_with_all_details(landed):
+    lines, found = printed(), answer(studied()[0])
     assert len(lines) <= 25 and max(map(len, lines)) <= 80
-    assert " ".join(lines).startswith(answer(studied()[0]).sentence)
+    assert " ".join(lines).startswith(found.sentence)
     assert len(models(lines)) == 2 * len(SEEDS)
     assert all(line.split()[-1] in ("unsafe", "provisional") and line.count("[") == 3 for line in models(lines))
     last = max(lines.index(line) for line in models(lines))
@@ -58,22 +58,10 @@ def test_one_screen_of_80_columns_holds_the_answer_and_a_line_a_model_with_the_l
     assert "always-ED" not in " ".join(lines), "constant answers are among --models"
     assert "triage compare earlier --all" in " ".join(lines[-5:])
 
-
-@pytest.mark.parametrize(
-    ("asked", "titles"),
-    [
-        (["gates", "flips"], ["Gates of the primary rule", "Decisions that flip"]),
-        (None, ["4 minus 8 bits in points", "Gates of the primary rule", "Confusion matrices", "Training, and what"]),
-    ],
-)
-def test_tables_are_asked_for_by_name_or_all(landed, asked, titles):
-    lines = printed(200, asked=asked)
-    found = [title for title in titles if any(line.startswith(title) for line in lines)]
-    assert found == titles
-    others = {"Gates of the primary rule", "Confusion matrices", "Experiments on the test set"} - set(titles)
-    assert asked is None or not [title for title in others if any(line.startswith(title) for line in lines)]
-    details = answer(studied()[0]).details
-    assert (details[-1] in lines) == (asked is None or "pairs" in asked)
+    lines = printed(200, asked=None)
+    titles = ["4 minus 8 bits in points", "Gates of the primary rule", "Confusion matrices", "Training, and what"]
+    assert [title for title in titles if any(line.startswith(title) for line in lines)] == titles
+    assert found.details[-1] in lines
 
 
 def test_the_command_takes_every_option_and_gives_all_rows_as_json(place):

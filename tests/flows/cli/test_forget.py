@@ -52,11 +52,11 @@ def test_without_yes_it_says_what_would_go_and_with_it_no_file_holds_a_piece_of_
     assert result.stdout.rstrip().endswith("Nothing was removed. To remove it, add --yes.")
     assert sorted(swept.home.rglob("*")) == before
 
-    pattern = pieces_of(swept.home)
+    has_piece = pieces_of(swept.home)
     result = swept.ask("data", "forget", "embedded", "--yes")
     assert (result.returncode, result.stderr) == (0, "")
     files = [path for path in swept.home.rglob("*") if path.is_file()]
-    assert files and [str(path) for path in files if pattern.search(path.read_bytes())] == []
+    assert files and [str(path) for path in files if has_piece(path.read_bytes())] == []
     for place in ("data", "experiments", "prefixes", "baselines", "moved"):
         assert not list((swept.home / place).glob("*/")), place
     assert not list(swept.home.rglob("adapters*.safetensors"))

@@ -38,40 +38,29 @@ def offline(monkeypatch):
     return answers
 
 
-@pytest.fixture
-def trained(smoke, monkeypatch):
-    """Number of the smoke grid's eight cells that are trained, under overrides, in a home with a finished sweep."""
-    place, _ = smoke
-
-    def count(*overrides: str, home=place.home) -> int:
-        monkeypatch.setenv("TRIAGE_HOME", str(home))
-        return sum(cell.trained for cell in planned(select("smoke", list(overrides))))
-
-    return count
-
-
-def test_after_a_sweep_all_is_trained_unless_a_setting_or_cases_change_an_adapter(trained):
-    assert trained() == trained("training.memory='4GB'", "scoring.passes=20") == trained("data.limits.test=12") == 8
-    for override in ("recipe.iterations=4", "data.limits.train=40", "training.num_layers=1", "seeds=[7]"):
-        assert trained(override) == 0
-
-
-def test_without_the_variants_nothing_counts_as_trained_and_a_plan_writes_nothing(trained, smoke, tmp_path):
+def test_without_the_variants_nothing_counts_as_trained_and_a_plan_writes_nothing(smoke, tmp_path, monkeypatch):
     shutil.copytree(smoke[0].home / "experiments", tmp_path / "bare" / "experiments")
-    assert trained(home=tmp_path / "bare") == 0
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "bare"))
+    assert {cell.state for cell in planned(select("smoke"))} == {"to train"}
     assert {path.name for path in (tmp_path / "bare").iterdir()} == {"experiments"}
 
 
-def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, offline, monkeypatch):
+def test_what_is_done_scored_or_trained_again_under_other_settings_or_cases_is_said_with_its_time(
+    smoke, offline, monkeypatch
+):
     monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
-    for override, state in (
-        (None, "done"),
-        ("scoring.passes=20", "to score"),
+    for *overrides, state in (
+        ("done",),
+        ("training.memory='4GB'", "scoring.passes=20", "to score"),
         ("data.limits.test=12", "to score"),
         ("recipe.iterations=4", "to train"),
+        ("data.limits.train=40", "to train"),
+        ("training.num_layers=1", "to train"),
+        ("seeds=[7]", "to train"),
     ):
-        cells = planned(select("smoke", [override] if override else []))
-        assert {cell.state for cell in cells} == {state} and all((cell.seconds > 0) == bool(override) for cell in cells)
+        cells = planned(select("smoke", overrides))
+        assert [cell.state for cell in cells] == [state] * 8
+        assert all((cell.seconds > 0) == bool(overrides) for cell in cells)
 
     text = printed(select("smoke", only=Narrowing(bits=[4])))
     assert "4 experiments, 4 trained, 0 to train, 0 to score: about 0 s" in text

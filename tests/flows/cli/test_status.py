@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from datetime import datetime
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from flows.cli.status import print_status, status, watch_status
@@ -17,9 +15,7 @@ from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.tuning.rows import reporting_to
 from tests.place import shown
-from tests.warehouse.rows import FIVE, land_arm, training
-from warehouse.connect import writing
-from warehouse.landing import write_landing
+from tests.warehouse.rows import land_arm, land_trainings
 from warehouse.load import load_all
 
 
@@ -38,40 +34,28 @@ def names(text: str) -> list[str]:
     return [cells[0] for cells in rows(text)]
 
 
-def land(tmp_path, id: str, order: int, **values) -> None:
-    write_landing(tmp_path, id, "training", training(id, **values))
-    load_all(tmp_path)
-    with writing() as con:
-        con.execute("UPDATE landed SET loaded_at = ? WHERE id = ?", [datetime(2026, 1, 1, order), id])
-
-
-def land_judged(tmp_path, cases=FIVE) -> None:
-    land_arm(tmp_path, "4", cases=cases)
-    load_all(tmp_path)
-
-
 def test_trainings_of_one_cell_keep_what_tells_them_apart(tmp_path):
     ids = [f"tiny-4bit-safe-s42-{digit * 12}" for digit in "ab"]
-    for number, id in enumerate(ids):
-        land(tmp_path, id, number, cell_id="tiny-4bit-safe-s42")
+    land_trainings(tmp_path, *((id, number, {"cell_id": "tiny-4bit-safe-s42"}) for number, id in enumerate(ids)))
     assert sorted(names(printed())) == ids
 
 
 def test_a_failed_run_is_left_out_once_other_settings_of_its_own_cell_have_landed(tmp_path):
-    land(tmp_path, "old", 1, status="failed", error="The disk was full.")
-    land(tmp_path, "of-another-cell", 2, bits=8)
+    failed = ("old", 1, {"status": "failed", "error": "The disk was full."})
+    land_trainings(tmp_path, failed, ("of-another-cell", 2, {"bits": 8}))
     assert sorted(names(printed())) == ["of-another-cell", "old"]
-    land(tmp_path, "new", 3)
+    land_trainings(tmp_path, ("new", 3, {}))
     text = printed()
     assert sorted(names(text)) == ["new", "of-another-cell"]
     assert "1 failed run of earlier settings not listed: triage status --all" in text
     assert sorted(names(printed(everything=True))) == ["new", "of-another-cell", "old"]
-    land(tmp_path, "newest", 4, status="diverged", error="NaN.")
+    land_trainings(tmp_path, ("newest", 4, {"status": "diverged", "error": "NaN."}))
     assert sorted(names(printed())) == ["new", "newest", "of-another-cell"], "the last failure stands"
 
 
 def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(tmp_path, capsys, monkeypatch):
-    land_judged(tmp_path)
+    land_arm(tmp_path, "4")
+    load_all(tmp_path)
     running = home() / "experiments" / "running"
     running.mkdir(parents=True)
     report = TrainingReport(iteration=4, split="train", iterations=9, loss=0.5, tokens_per_second=8.0, seconds_left=3.0)
@@ -95,25 +79,23 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
     assert "not finished" in printed(), "its process has ended"
 
 
-@pytest.mark.parametrize(
-    ("cases", "words"),
-    [
-        ([("GP", "GP", "GP")] * 5, "not judged: no ED case"),
-        ([("ED", "ED", "ED")] * 5, "not judged: emergencies only"),
-        ([("ED", "GP", "GP")] * 5, "unsafe"),
-    ],
-)
-def test_json_calls_unsafe_what_the_table_calls_unsafe_and_nothing_else(cases, words, tmp_path, capsys):
-    land_judged(tmp_path, cases)
+def test_json_calls_unsafe_what_the_table_calls_unsafe_and_nothing_else(tmp_path, capsys):
+    cases = {
+        "not judged: no ED case": ("GP", "GP", "GP"),
+        "not judged: emergencies only": ("ED", "ED", "ED"),
+        "unsafe": ("ED", "GP", "GP"),
+    }
+    for number, case in enumerate(cases.values()):
+        land_arm(tmp_path, str(number), cases=[case] * 5, cell_id=f"cell{number}")
+    load_all(tmp_path)
     status(as_json=True)
-    (line,) = json.loads(capsys.readouterr().out)
-    ((*_, gates),) = rows(printed())
-    assert line["gates"] == words == gates
+    in_json = {line["experiment"]: line["gates"] for line in json.loads(capsys.readouterr().out)}
+    assert in_json == dict(zip(("t0", "t1", "t2"), cases, strict=True))
+    assert in_json == {name: gates for name, *_, gates in rows(printed())}
 
 
 def test_a_watched_table_shows_what_runs_first(tmp_path, monkeypatch):
-    for number, id in enumerate(("a", "b")):
-        land(tmp_path, id, number)
+    land_trainings(tmp_path, ("a", 0, {}), ("b", 1, {}))
     running = home() / "experiments" / "c"
     running.mkdir(parents=True)
     report = TrainingReport(iteration=4, split="train", iterations=9, loss=0.5, tokens_per_second=8.0, seconds_left=3.0)

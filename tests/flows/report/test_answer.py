@@ -173,14 +173,10 @@ def test_where_no_recipe_learned_something_the_sentence_says_so_and_names_the_la
 RULED = {("accuracy", "argmax"), ("ed_recall", "target_recall")}
 
 
-def test_without_a_baseline_nothing_says_what_there_was_to_learn(tmp_path):
-    land_recipe(tmp_path)
+def test_a_weaker_model_is_said_to_be_worse_than_the_baseline_and_a_stronger_one_better_and_none_without_one(tmp_path):
+    land_recipe(tmp_path, (0.75, 0.95))
     load_all(tmp_path)
     assert "since no linear baseline says how much there is to learn" in given().sentence
-
-
-def test_a_weaker_model_is_said_to_be_worse_than_the_baseline_and_a_stronger_one_better(tmp_path):
-    land_recipe(tmp_path, (0.75, 0.95))
     land_baseline(tmp_path, 0.8)
     load_all(tmp_path)
     against = given().details[0]

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -29,6 +28,7 @@ from flows.report.rows import studied
 from tasks.corpus.case import exact_digest
 from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
 from tests.place import ROOT, Place
 from tests.synthetic_study import SyntheticStudy
 from tests.warehouse.rows import land_arm, load_pair
@@ -252,31 +252,27 @@ def with_text(monkeypatch, words: str) -> None:
     monkeypatch.setattr(cases, "rows_of", with_digest)
 
 
-def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(local_report, tmp_path, monkeypatch):
-    with_text(monkeypatch, "my chest hurts")
-    texts = tmp_path / "texts.jsonl"
-    output = tmp_path / "new.html"
+def test_texts_come_from_the_file_that_is_given_which_is_said_and_else_are_those_of_synthetic_cases_alone(
+    local_report, tmp_path, monkeypatch
+):
+    local_report.place.copy(tmp_path / "copy").use(monkeypatch)
+    (digest,) = {row.set_digest for row in studied()[0].board}
+    folder = home() / "data" / "some-data"
+    folder.mkdir(parents=True)
+    texts = folder / "test.jsonl"
     texts.write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
+    with_text(monkeypatch, "my chest hurts")
+    for source, count in (("embedded", 1), ("own.jsonl", 0)):
+        entry = SetEntry(cases=1, digest=digest, labels={"ED": 1}, source=source)
+        manifest = DatasetManifest.model_construct(sets={"test": entry})
+        monkeypatch.setattr(DatasetManifest, "read_if_complete", lambda path, manifest=manifest: manifest)
+        command.report(output=tmp_path / f"{source}.html")
+        html = (tmp_path / f"{source}.html").read_text()
+        assert html.count("my chest hurts") == count and "holds patient texts" not in html
+
+    output = tmp_path / "new.html"
     command.report(texts=texts, output=output)
     html = output.read_text()
     assert "This report holds patient texts." in html and html.count("my chest hurts") == 1
     assert output.stat().st_mode & 0o077 == 0
-    assert not [path for path in Path(local_report.place.home).rglob("*.html") if "chest" in path.read_text()]
-
-
-@pytest.mark.parametrize(("source", "shown"), [("embedded", 1), ("own.jsonl", 0)])
-def test_without_a_file_the_texts_of_synthetic_cases_alone_are_shown(
-    local_report, tmp_path, monkeypatch, source, shown
-):
-    local_report.place.copy(tmp_path / "copy").use(monkeypatch)
-    (digest,) = {row.set_digest for row in studied()[0].board}
-    folder = tmp_path / "copy" / "home" / "data" / "some-data"
-    folder.mkdir(parents=True)
-    (folder / "test.jsonl").write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
-    entry = SetEntry(cases=1, digest=digest, labels={"ED": 1}, source=source)
-    manifest = DatasetManifest.model_construct(sets={"test": entry})
-    monkeypatch.setattr(DatasetManifest, "read_if_complete", lambda path: manifest)
-    with_text(monkeypatch, "my chest hurts")
-    command.report(output=tmp_path / "new.html")
-    html = (tmp_path / "new.html").read_text()
-    assert html.count("my chest hurts") == shown and "holds patient texts" not in html
+    assert not [path for path in home().rglob("*.html") if "chest" in path.read_text()]

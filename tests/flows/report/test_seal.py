@@ -43,17 +43,21 @@ WITHOUT_FIGURES = {
 }  # fmt: skip
 
 
-def land_seeds(*seeds: int, day: int, claim: Primary = CLAIM, further: Sequence[str] = ()) -> list[str]:
-    """Both precisions of these seeds, the 8-bit adapters moved, and another set, a case of it with dropout; evaluation_ids.
-    What has landed is found. `further`: also of the sweep."""
+def land_seeds(
+    *seeds: int, day: int, claim: Primary = CLAIM, further: Sequence[str] = (), is_whole: bool = True
+) -> list[str]:
+    """Both precisions of these seeds and, where it is whole, the 8-bit adapters moved, and another set, a case of it with
+    dropout; evaluation_ids. What has landed is found. `further`: also of the sweep."""
     root, ids = home() / "landing", [*further]
     for seed in seeds:
-        ids += [f"e-s{seed}-4bit", f"e-s{seed}-8bit", f"e-s{seed}-mxfp4-from-8bit", f"f-s{seed}"]
+        ids += [f"e-s{seed}-4bit", f"e-s{seed}-8bit", *[f"e-s{seed}-mxfp4-from-8bit", f"f-s{seed}"] * is_whole]
         if (root / f"f-s{seed}").exists():
             continue
         values = {"arm": f"s{seed}-", "seed": seed, "recipe": "tuned", "of_evaluation": JUDGED}
         for precision in ("4bit", "8bit"):
             land_at(root, precision, noisy(10 * seed + int(precision[0]), 0.8, 240), **values)
+        if not is_whole:
+            continue
         land_at(root, "mxfp4", noisy(seed, 0.5, 240), moved_from="8bit", **values)
         dropout = {"mc_status": "available", "mc_reason": None, "mc_cases": 1}
         familiar = evaluation(f"f-s{seed}", f"t-s{seed}-4bit", evaluation_set="test_familiar", **dropout, **JUDGED)
@@ -189,7 +193,7 @@ def test_a_sealed_study_shows_its_progress_then_what_seeds_differ_by_and_its_fig
 
 def test_seeds_that_the_spread_does_not_ask_for_join_no_claim_and_are_told_beside_it(capsys):
     claim = CLAIM.model_copy(update={"margin": 0.2})
-    land_seeds(1, 2, 3, 4, day=1, claim=claim)
+    land_seeds(1, 2, 3, 4, day=1, claim=claim, is_whole=False)
     *_, decision, command = shown(print_study, "sealed").splitlines()
     assert decision == "It takes 80 % in each with 3 seeds, and these suffice: no further seed joins."
     assert command.startswith("Next: triage compare sealed --open")
@@ -197,7 +201,7 @@ def test_seeds_that_the_spread_does_not_ask_for_join_no_claim_and_are_told_besid
     before = capsys.readouterr().out
     assert "3 trainings a side" in before and "With seed 4 the estimate moved: " in before
 
-    land_seeds(5, day=2, claim=claim)
+    land_seeds(5, day=2, claim=claim, is_whole=False)
     after = shown(print_study, "sealed")
     assert "3 trainings a side" in after and "With seeds 4, 5 the estimate moved: " in after
     assert after.partition(" With seed")[0] == before.partition(" With seed")[0], "the answer is what it was"

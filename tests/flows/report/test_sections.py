@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from flows.report.sections import ASKED, SECTIONS, tables_of
 from flows.report.table import WORDS
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import cost_array, metric_values
+from tests.place import made_once
 from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, land_arm, training
 from tests.warehouse.test_precisions import land as land_precision
 from tests.warehouse.test_studies import land_dataset
@@ -68,15 +70,26 @@ def shown(section: str, study: Study) -> dict[str, dict[tuple[str, ...], dict[st
     }
 
 
-def read_once(folder, land_all) -> tuple[Path, Study]:
-    """A warehouse that `land_all` fills, and what it says of its study, which tests only read."""
-    with at(folder):
-        land_all(folder / "landing")
-        load_all(folder / "landing")
-        with snapshot():
-            study = studied()[0]
-            assert study.models, "read once"
-    return folder / "triage.duckdb", study
+def filled_by(land_all):
+    """A fixture: this process reads a warehouse that `land_all` has filled once, and has its study, which tests only read."""
+
+    @cache
+    def read_once() -> tuple[Path, Study]:
+        folder = made_once(land_all)()
+        with at(folder):
+            load_all(folder)
+            with snapshot():
+                study = studied()[0]
+                assert study.models, "read once"
+        return folder / "triage.duckdb", study
+
+    @pytest.fixture
+    def filled(own_home, monkeypatch) -> Study:
+        file, study = read_once()
+        monkeypatch.setenv("TRIAGE_WAREHOUSE", str(file))
+        return study
+
+    return filled
 
 
 # --- One experiment, judged on its test set and on that of a clinic, and a baseline ---------------
@@ -90,17 +103,7 @@ def land_one_model(root):
     land_baseline(root)
 
 
-@pytest.fixture(scope="module")
-def one_model(tmp_path_factory):
-    return read_once(tmp_path_factory.mktemp("one"), land_one_model)
-
-
-@pytest.fixture
-def landed(one_model, own_home, monkeypatch) -> Study:
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(one_model[0]))
-    return one_model[1]
-
-
+landed = filled_by(land_one_model)
 MODEL = "smol-4bit-r1-s42"
 
 
@@ -189,15 +192,7 @@ def land_both_kinds(root):
     land_baseline(root)
 
 
-@pytest.fixture(scope="module")
-def both_kinds(tmp_path_factory):
-    return read_once(tmp_path_factory.mktemp("kinds"), land_both_kinds)
-
-
-@pytest.fixture
-def seeds(both_kinds, own_home, monkeypatch) -> Study:
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(both_kinds[0]))
-    return both_kinds[1]
+seeds = filled_by(land_both_kinds)
 
 
 @pytest.mark.parametrize(
@@ -411,26 +406,19 @@ OLD_NAME = "test set abcdef (5 cases, 2 of them emergencies)"
 NEW_NAME = f"test set fedcba (60 cases, {sum(case[0] == 'ED' for case in CASES)} of them emergencies)"
 
 
-@pytest.fixture(scope="module")
-def sets_file(tmp_path_factory):
+def land_two_sets(root):
     """Pairs of two seeds on the old cases, of which seed 42 is judged on the new ones, too."""
-    folder = tmp_path_factory.mktemp("sets")
-    with at(folder):
-        for seed, bits in ((seed, bits) for seed in (42, 43) for bits in (4, 8)):
-            id = f"t{bits}s{seed}"
-            values = {"seed": seed, "cell_id": f"smol-{bits}bit-r1-s{seed}"}
-            write_landing(folder, id, "training", training(id, bits, **values))
-            write_landing(folder, f"o{id}", "evaluation", evaluation(f"o{id}", id, FIVE, set_digest=OLD))
-        for bits in (4, 8):
-            rows = evaluation(f"n{bits}", f"t{bits}s42", CASES, set_digest=NEW, created_at=LATER)
-            write_landing(folder, f"n{bits}", "evaluation", rows)
-        load_all(folder)
-    return folder / "triage.duckdb"
+    for seed, bits in ((seed, bits) for seed in (42, 43) for bits in (4, 8)):
+        id = f"t{bits}s{seed}"
+        values = {"seed": seed, "cell_id": f"smol-{bits}bit-r1-s{seed}"}
+        write_landing(root, id, "training", training(id, bits, **values))
+        write_landing(root, f"o{id}", "evaluation", evaluation(f"o{id}", id, FIVE, set_digest=OLD))
+    for bits in (4, 8):
+        rows = evaluation(f"n{bits}", f"t{bits}s42", CASES, set_digest=NEW, created_at=LATER)
+        write_landing(root, f"n{bits}", "evaluation", rows)
 
 
-@pytest.fixture
-def judged_again(sets_file, own_home, monkeypatch):
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(sets_file))
+judged_again = filled_by(land_two_sets)
 
 
 def test_a_study_has_the_rows_of_each_test_set_apart_the_one_judged_last_first(judged_again):

@@ -17,7 +17,7 @@ from tasks.bundle.asking import READ_DECISION, answer
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import refuse_while_working
 from tests.flows.test_predict import CELL, MARKER, cases_of
-from tests.place import refusal, wait_until
+from tests.place import wait_until
 
 JSON = {"Content-Type": "application/json"}
 
@@ -55,7 +55,7 @@ def test_a_low_hard_limit_of_files_is_reached(monkeypatch):
 
 
 def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, used):
-    texts = [case["text"] for case in cases_of(used)]
+    texts = [case["text"] for case in cases_of(used)[:8]]
     expected = [
         answer(kept_model.bundle, READ_DECISION.validate_python(kept_model.ask(text).result())) for text in texts
     ]
@@ -83,7 +83,7 @@ def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, us
         (b'{"text": "a", "label": "ED"}', JSON, 422, "one key"),
         (b'{"text": "' + b"a" * 1_050_000 + b'"}', JSON, 422, "larger than 1 MB"),
         (b'{"text": "' + rb"\u00e9" * 500_001 + b'"}', JSON, 422, "larger than 1 MB"),
-        (b"a" * 100_000_000, JSON, 413, "larger than"),
+        (b"a" * 7_000_000, JSON, 413, "larger than"),
     ],
     ids=lambda value: value[:20].decode() if isinstance(value, bytes) else str(value),
 )
@@ -176,13 +176,6 @@ def test_two_servers_on_one_port_are_refused():
         assert host == "127.0.0.1", "no other machine reaches it"
         with listening(port):
             pass
-
-
-def test_a_precision_to_which_the_adapter_was_not_moved_is_refused(used):
-    with listening(0) as free:
-        port = str(free.getsockname()[1])
-    refused = used.ask("serve", CELL, "--port", port, "--precision", "mxfp4")
-    assert "was chosen at 4bit, and not at mxfp4" in refusal(refused)
 
 
 def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(used):
