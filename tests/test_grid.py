@@ -330,7 +330,7 @@ def test_a_selection_narrows_in_the_order_of_the_grid():
         ({"bits": [3]}, "no bits 3; there are 4, 8"),
         ({"recipes": ["no-such"]}, "no recipe no-such; there are baseline, balanced_safe"),
         ({"seeds": [7]}, "no seed 7; there are 42"),
-        ({"cells": ["no-such"]}, "no experiment of all of {'cells': ['no-such']}"),
+        ({"cells": ["no-such"]}, "no experiment no-such; `triage sweep smoke --plan` names them"),
     ],
 )
 def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
