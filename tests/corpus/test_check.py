@@ -251,8 +251,8 @@ def test_texts_that_are_cut_are_counted_in_words_or_in_tokens_with_the_instructi
 
 
 def test_the_embedded_sets_of_a_grid_pass_with_their_labels_derived_again():
-    result = run("check", str(GRIDS / "smoke.toml"))
-    assert result.exit_code == 0 and "900 of 900" in result.output and "Checks that fail: 0." in result.output
+    result = run("check", str(GRIDS / "paper.toml"))
+    assert result.exit_code == 0 and "6600 of 6600" in result.output and "Checks that fail: 0." in result.output
 
 
 def test_the_command_exits_0_1_or_2_and_measures_in_the_tokens_of_each_stored_model(tmp_path, monkeypatch, capsys):

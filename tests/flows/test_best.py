@@ -213,6 +213,7 @@ def trained_later(place, training_id, data: Data) -> None:
     [
         (("--precision", "5bit"), "no such model; its precisions are 4bit, 8bit"),
         (("--max-megabytes", "0.001"), "the smallest model has 0.1 MB"),
+        (("--study", "smok"), "did you mean smoke?"),
     ],
 )
 def test_what_nothing_fits_is_one_sentence(args, sentence, used):

@@ -356,12 +356,14 @@ def refusal(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("tiny-lama-4bit", "new"), "no finished experiment 'tiny-lama-4bit'; it has, closest name first: tiny-ll"),
         ((LLAMA, "filled"), "filled is a file or not empty; name a new folder"),
         ((LLAMA, "filled/file"), "is a file or not empty; name"),
         ((LLAMA, "new", "--public"), "about a push; add --push REPO"),
         ((LLAMA, "new", "--adapter", "--gguf"), "holds the fused weights; leave out --adapter or --gguf"),
         ((LLAMA, "new", "--push", "team/model"), "random weights: its answers mean nothing. To push it all the same"),
         ((LLAMA, "new", "--push", "team/model", "--unsafe"), "There is no token of the Hub"),
+        (("tiny-llama-4bit-zero_shot", "new"), "is a baseline, without an adapter of its own"),
     ],
 )
 def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(arguments, message, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+from pkgutil import resolve_name
 from types import SimpleNamespace
 
 import psutil
@@ -123,3 +124,14 @@ def test_a_sweep_has_registered_its_primary_claim_before_its_first_result(story)
     (row,) = story.place.query("FROM primary_claim").to_dict("records")
     assert (row["study"], row["recipe"], list(row["seeds"])) == ("smoke", "balanced_safe", [42, 43])
     assert row["changed_after_results"] is False
+
+
+def test_the_adapter_equals_byte_for_byte_that_of_a_training_that_never_stopped(story, tmp_path):
+    folder = story.place.experiment(FIRST)
+    spec = json.loads((folder / "spec.json").read_text())
+    whole = tmp_path / "whole"
+    train = resolve_name(spec["function"])
+    train(spec["args"] | {"folder": str(whole), "home": str(tmp_path)}, lambda event: None)
+    assert intact_manifest(whole, deep=True)
+    for name in ("adapters.safetensors", "adapters_last.safetensors"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()

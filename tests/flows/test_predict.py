@@ -203,6 +203,7 @@ def test_a_file_of_texts_gives_a_file_of_answers(used, tmp_path):
         ((CELL, "--file", "empty.jsonl"), "empty.jsonl is empty"),
         ((CELL, "--file", "blank.jsonl"), "blank.jsonl, line 1: 'text' is empty"),
         ((CELL, "--file", "other.jsonl"), "other.jsonl, line 1: has no column 'text'"),
+        (("tiny-lama-4bit-balanced_safe-s42", "--file", "good.jsonl"), "closest name first: tiny-llama-4bit-balance"),
         (("always_ed", "--file", "good.jsonl"), "is a baseline"),
         ((CELL, "--precision", "mxfp4", "--file", "good.jsonl"), "was chosen at 4bit, and not at mxfp4"),
         (("./nowhere", "--file", "good.jsonl"), "holds no model that can be used"),

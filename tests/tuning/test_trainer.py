@@ -82,7 +82,10 @@ def flipped(content: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [("state.safetensors", flipped), ("manifest.json", lambda content: b"")],
+    [
+        *((name, flipped) for name in ("state.safetensors", "progress.json")),
+        ("manifest.json", lambda content: b""),
+    ],
 )
 def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(damage, name, whole, tmp_path):
     a_recipe, folder, training = whole

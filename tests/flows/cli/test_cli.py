@@ -248,7 +248,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     [
         (["--help", "-h", "--version"], HEAVY),
         (["sweep|-h", "data|check|-h", "doctor|-h"], NEVER),
-        (["sql|FROM leaderboard", "status", "gates|t4", "compare|--all"], NEVER),
+        (["sql|FROM leaderboard", "status", "gates|t4", "compare", "compare|--all"], NEVER),
     ],
 )
 def test_commands_that_answer_at_once_load_only_what_they_need(commands, not_loaded, small):

@@ -102,9 +102,10 @@ def test_without_a_name_a_study_of_real_models_is_preferred_to_a_later_one_on_ra
     land_arm(landing, "r4", random_weights=True)
     land_sweep(landing, "smoke", ["er4"], day=3)
     load_all(landing)
-    note = "This was the study smaller. Others: smoke (random weights), small; triage compare STUDY"
-    assert note in " ".join(compared(None).split()) and find_study(None).study == "smaller"
-    assert "All weights are random" in compared("smoke")
+    for name in (None, "smaller"):
+        note = "This was the study smaller. Others: smoke (random weights), small; triage compare STUDY"
+        assert note in " ".join(compared(name).split())
+    assert "All weights are random" in compared("smoke") and find_study(None).study == "smaller"
     forget("smaller", yes=True)
     forget("small", yes=True)
     assert find_study(None).study == "smoke", "where there is no other"
@@ -143,9 +144,10 @@ def test_the_check_names_the_audits_that_find_rows_and_says_what_to_do(pair, pri
     assert "none finds a row" in printed(check)
     with writing() as con:
         con.execute("UPDATE pair_metric SET mcnemar_p = 0.5 WHERE metric = 'accuracy'")
+    assert "Audit pairs_are_reproduced finds rows: 2. One row per figure of a pair" in printed(check)
+    with writing() as con:
         con.execute("DELETE FROM gate WHERE gate = 'ed_f2' AND evaluation_id = 'e4'")
     text = printed(check)
-    assert "Audit pairs_are_reproduced finds rows: 2. One row per figure of a pair" in text
     assert "Audit gates_agree finds rows: 1." in text and "triage warehouse rebuild" in text and "exit code 1" in text
 
 
@@ -192,19 +194,21 @@ def test_a_merge_names_trainings_that_a_seed_of_this_machine_is_not_averaged_wit
 
 # --- A file that is damaged, misplaced or held ---------------------------------------------------
 
-SWEEP, REBUILD = ("sweep", "smoke"), ("warehouse", "rebuild")
+COMMANDS = [("sweep", "smoke"), ("compare",)]
+REBUILD = ("warehouse", "rebuild")
 
 
-def test_a_damaged_warehouse_is_told_with_its_remedy_before_anything_runs(pair):
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+def test_a_damaged_warehouse_is_told_with_its_remedy_before_anything_runs(args, pair):
     warehouse_path().write_bytes(warehouse_path().read_bytes()[:5000])
     before = sorted(home().rglob("*"))
     remedy = "is damaged .*; it can be rebuilt from the landing files: triage warehouse rebuild"
     with pytest.raises(BadInput, match=remedy):
-        app(SWEEP, standalone_mode=False)
+        app(args, standalone_mode=False)
     assert sorted(home().rglob("*")) == before
 
 
-@pytest.mark.parametrize("args", [SWEEP, REBUILD], ids=" ".join)
+@pytest.mark.parametrize("args", [*COMMANDS, REBUILD], ids=" ".join)
 def test_a_file_that_is_no_warehouse_is_not_touched(args, tmp_path, monkeypatch):
     if args == REBUILD:
         land_pair(home() / "landing")

@@ -76,6 +76,7 @@ def study(three_seeds):
         land_sweep(home() / "landing", "study", first, **columns)
         land_sweep(home() / "landing", "study", later, day=2, **columns)
         load_all(home() / "landing")
+        assert_sound()
         with snapshot():
             return answer(studied("study", only=[id for id in later if id.startswith("e")])[0]).sentence
 
@@ -100,6 +101,13 @@ def test_a_further_seed_moves_the_estimate_and_the_sentence_says_from_where_to_w
     assert "(smol r1, 4 seeds)" in sentence and seeds_by_backend() == [("cpu1", 4, 4)]
 
 
+def test_a_claim_keeps_its_seeds_and_what_a_further_one_changes_follows_it(study):
+    sentence = study(*land_seed(4), claim=CLAIM)
+    assert re.match(rf".* in accuracy: {difference([1, 2, 3])} {INTERVAL}.*\(smol r1, 3 trainings a side,", sentence)
+    moved = rf" With seed 4 the estimate moved: accuracy from {difference([1, 2, 3])} {INTERVAL} to {difference([1, 2, 3, 4])} "
+    assert re.search(moved, sentence), sentence
+
+
 @pytest.mark.parametrize(
     ("trained", "how", "pools", "claim"),
     [(METAL, "on metal, not cpu", "metal1", CLAIM), (ENGINE, "by engine version 2, not 1", "cpu2", None)],
@@ -107,7 +115,6 @@ def test_a_further_seed_moves_the_estimate_and_the_sentence_says_from_where_to_w
 )
 def test_a_seed_that_was_trained_otherwise_stands_by_itself_and_is_named(study, trained, how, pools, claim):
     sentence = study(*land_seed(4, "x", day=2, **trained), claim=claim)
-    assert_sound()
     alone = rf"Seed 4 was trained {how}, and counted by itself: (ED recall .+; )?accuracy {difference([4], 'x')} "
     assert re.search(alone, sentence), sentence
     assert "With seed" not in sentence and ("Of both backends, 4 seeds: " in sentence) == (trained is METAL)
@@ -120,3 +127,9 @@ def test_a_seed_that_is_there_already_takes_no_place_and_counts_once(study):
     assert "Seed 3 was there already, and a seed counts once." in sentence and "Of both" not in sentence, sentence
     assert re.search(rf"{difference([1, 2, 3])} \S*\s?\[.*\(smol r1, 3 ", sentence), sentence
     assert [row[1:] for row in seeds_by_backend()] == [(3, 3), (1, 1)]
+
+
+def test_a_sweep_of_a_seed_that_is_there_says_so_and_moves_nothing(study):
+    sentence = study("t4-2", "e4-2", "t8-2", "e8-2")
+    assert "Seed 2 was there already, and a seed counts once." in sentence and "moved" not in sentence
+    assert "(smol r1, 3 seeds)" in sentence

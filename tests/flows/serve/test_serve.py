@@ -17,7 +17,7 @@ from tasks.bundle.asking import READ_DECISION, answer
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import refuse_while_working
 from tests.flows.test_predict import CELL, MARKER, cases_of
-from tests.place import wait_until
+from tests.place import refusal, wait_until
 
 JSON = {"Content-Type": "application/json"}
 
@@ -176,6 +176,13 @@ def test_two_servers_on_one_port_are_refused():
         assert host == "127.0.0.1", "no other machine reaches it"
         with listening(port):
             pass
+
+
+def test_a_precision_to_which_the_adapter_was_not_moved_is_refused(used):
+    with listening(0) as free:
+        port = str(free.getsockname()[1])
+    refused = used.ask("serve", CELL, "--port", port, "--precision", "mxfp4")
+    assert "was chosen at 4bit, and not at mxfp4" in refusal(refused)
 
 
 def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(used):
