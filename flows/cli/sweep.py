@@ -118,13 +118,20 @@ def sweep(
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
     overrides = overrides_of(set_, memory) + ["any_weights=true"] * any_weights
-    narrowing = Narrowing(models=model, bits=bits, precisions=precision, recipes=recipe, seeds=seed)
+    narrowing = Narrowing(
+        models=model,
+        bits=bits,
+        precisions=precision,
+        recipes=recipe,
+        seeds=seed,
+        limit=None if failed else limit,
+    )
     selection = select(grid, overrides, narrowing)
     check_home()
     refuse_unusable()
-    cells = failed_cells(selection) if failed else None
-    narrowing = narrowing.model_copy(update={"cells": cells, "limit": limit})
-    selection = select(grid, overrides, narrowing)
+    if failed:  # the first of those that failed
+        narrowing = narrowing.model_copy(update={"cells": failed_cells(selection), "limit": limit})
+        selection = select(grid, overrides, narrowing)
 
     if plan:
         from flows.cli.plan import print_plan

@@ -154,9 +154,8 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
 
     # A claim of other precisions follows, and is what the study is about.
     is_followed = study.claim is not None
-    seeds = (
-        recall.seeds or accuracy.seeds
-    )  # none has a threshold without emergencies in calibration
+    # Without emergencies in calibration no seed has a threshold.
+    seeds = recall.seeds or accuracy.seeds
     about = f"{recall.base_model} {recall.recipe}, {counted(seeds, 'seed')}"
     if seeds == 1:
         about += ", so that chance in training is left out"
@@ -356,8 +355,6 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         if any(one.of(claimed) for one in alike)
     }
     held = [arms[rules].of(claimed) if rules in arms else {} for rules in both]
-    # At the prevalence of the cases.
-    baseline = study.baseline and by_common_rules([study.baseline])[0]
     if not arms:
         against = " against ".join(map(bits_of, sides))
         sentence = (
@@ -394,7 +391,7 @@ def _of_claim(claim: Row, study: Study) -> Answer:
             # Both arms are about the same trainings and cases.
             of = "" if primaries else of
             sentences.append(_sentence(row, of, sides, also, rules if is_moved else ""))
-            shares.append(_share(row, claim.reference, baseline))
+            shares.append(_share(row, claim.reference, study.baseline))
         changes = further_seeds(
             study, every[rules], own, claimed, claim.figures, claim.margin, is_adjusted
         )

@@ -347,7 +347,8 @@ class Study:
     @cached_property
     def baseline(self) -> Row | None:
         """The linear baseline on these cases, the study's own or whichever study fitted it, as in
-        quantization_summary; of older studies the bag of words.
+        quantization_summary; of older studies the bag of words. At the prevalence of the cases, as what
+        it stands beside.
         """
         rows = rows_of(
             f"evaluation_summary WHERE evaluation_set = 'test' AND set_digest = "
@@ -356,7 +357,7 @@ class Study:
         )
         rows += [row for row in self.board if row.recipe in CHEAP_BASELINES]
         rows.sort(key=lambda row: CHEAP_BASELINES.index(row.recipe))
-        return next(iter(by_common_rules(rows[-1:], prevalence=self.prevalence)), None)
+        return next(iter(by_common_rules(rows[-1:])), None)
 
 
 def studied(

@@ -254,9 +254,11 @@ def bits_of(precision: Precision, name: str, blocks: int) -> int | None:
     last eighth of the blocks and of every third between them, as
     mlx_lm.convert.mixed_quant_predicate_builder does.
     """
-    if precision.high_bits is not None and name.startswith("lm_head"):
+    if precision.high_bits is None:
+        return precision.bits
+    if name.startswith("lm_head"):
         return precision.high_bits
-    if precision.high_bits is None or not ("v_proj" in name or "down_proj" in name):
+    if not ("v_proj" in name or "down_proj" in name):
         return precision.bits
 
     block = int(name.split(".")[2])

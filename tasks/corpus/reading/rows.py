@@ -21,7 +21,8 @@ NamedColumn = tuple[str, str]
 """A column of the table, and the setting of a grid for it, with the option of `triage data`."""
 
 ID_COLUMNS = ("case_id", "id")
-# Characters of an id, a group or a subgroup. The warehouse and reports have them, and a patient's text must not come there.
+# Characters of an id, a group or a subgroup. The warehouse and reports have them, and a patient's text
+# must not come there.
 LONGEST = 100
 WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 
