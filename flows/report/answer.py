@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from flows.report.figures import counted, in_points, listed_name, percent, random_mark
+from flows.report.figures import counted, in_points, listed_name, p_value, percent, random_mark
 from flows.report.further_seeds import (
     Figures,
     Pairs,
@@ -60,7 +60,7 @@ NAMES = {
 EMERGENCIES = {
     CANNOT_CONCLUDE: "Cannot tell whether {side} miss more emergencies than {reference}",
     WITHIN: "{side} miss as many emergencies as {reference}, within {margin}",
-    NOT_WORSE: "{side} do not miss more emergencies than {reference} by {margin}",
+    NOT_WORSE: "{side} do not miss {margin} more emergencies than {reference}",
     WORSE: "{side} miss more emergencies than {reference}, by more than {margin}",
 }
 FIGURES = ("ed_recall", "accuracy")  # of which the answer speaks without a claim
@@ -325,9 +325,11 @@ def _share(row: Row, reference: str, baseline: Row | None) -> str:
     name = NAMES[row.metric]
     if gain <= 0:
         return f"In {name} {bits_of(reference)} gain nothing over the baseline."
+    times = row.margin / gain
+    share = f"{percent(round(times, 2))} of" if times < 2 else f"{float(f'{times:.2g}'):g} times"
     return (
-        f"The margin, {100 * row.margin:g} points, is {percent(round(row.margin / gain, 2))} of what "
-        f"{bits_of(reference)} gain over the baseline in {name}."
+        f"The margin, {100 * row.margin:g} points, is {share} what {bits_of(reference)} gain over the "
+        f"baseline in {name}."
     )
 
 
@@ -363,7 +365,8 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         )
         return Answer(sentence, [fixed])
 
-    sentences = []
+    sentences: list[str] = []
+    stated: set[str] = set()
     further = []
     shares = []
     intervals: list[Row] = []
@@ -384,13 +387,15 @@ def _of_claim(claim: Row, study: Study) -> Answer:
                 of += "; nothing follows about others"
             also = ""
             if is_adjusted and is_number(row.p_value):
-                count = counted(len(claim.figures), "figure")
-                also = f"one-sided p {row.p_value:.3f}, by Holm for {count}"
+                also = f"one-sided {p_value(row.p_value)}"
+                if not sentences:
+                    also += f", by Holm for {counted(len(claim.figures), 'figure')}"
             elif is_moved and metric == "ed_recall" and "over_triage" not in claim.figures:
                 also = f"over-triage {in_points(compared['over_triage'])}"
-            # Both arms are about the same trainings and cases.
-            of = "" if primaries else of
-            sentences.append(_sentence(row, of, sides, also, rules if is_moved else ""))
+            # Both arms are about the same trainings and cases, and mostly all figures are.
+            about_it = "" if of in stated else of
+            sentences.append(_sentence(row, about_it, sides, also, rules if is_moved else ""))
+            stated.add(of)
             shares.append(_share(row, claim.reference, study.baseline))
         changes = further_seeds(
             study, every[rules], own, claimed, claim.figures, claim.margin, is_adjusted

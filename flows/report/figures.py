@@ -126,6 +126,11 @@ def clock(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def p_value(p: float) -> str:
+    """A p value as it is printed: `p 0.012`, or `p < 0.001`."""
+    return f"p {p:.3f}" if p >= 0.0005 else "p < 0.001"
+
+
 def percent(share: float) -> str:
     """A share in three digits, so that neither 0.5 % nor 2.5 % is rounded to a whole one."""
     return f"{100 * share:.3g}%"

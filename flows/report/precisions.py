@@ -14,6 +14,7 @@ from flows.report.figures import (
     figure,
     in_points,
     megabytes,
+    p_value,
     pair_name,
     random_mark,
     recipe_name,
@@ -64,7 +65,7 @@ def recipe_table(study: Study) -> Table:
         record = records.setdefault(
             row.seed_group, {"recipe": name, "seeds": str(row.seeds), **empty}
         )
-        p = f" p {row.holm_p:.3f}" if is_number(row.holm_p) else ""
+        p = f" {p_value(row.holm_p)}" if is_number(row.holm_p) else ""
         record[column] = f"{in_points(row)}{p}"
         if column in verdicts:
             # Where models learned nothing there is nothing to lose.
