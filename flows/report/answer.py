@@ -365,7 +365,7 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         )
         return Answer(sentence, [fixed])
 
-    sentences: list[str] = []
+    sentences = []
     stated: set[str] = set()
     further = []
     shares = []
@@ -387,9 +387,9 @@ def _of_claim(claim: Row, study: Study) -> Answer:
                 of += "; nothing follows about others"
             also = ""
             if is_adjusted and is_number(row.p_value):
-                also = f"one-sided {p_value(row.p_value)}"
-                if not sentences:
-                    also += f", by Holm for {counted(len(claim.figures), 'figure')}"
+                by_holm = f", by Holm for {counted(len(claim.figures), 'figure')}"
+                also = f"one-sided {p_value(row.p_value)}{'' if by_holm in stated else by_holm}"
+                stated.add(by_holm)
             elif is_moved and metric == "ed_recall" and "over_triage" not in claim.figures:
                 also = f"over-triage {in_points(compared['over_triage'])}"
             # Both arms are about the same trainings and cases, and mostly all figures are.

@@ -127,6 +127,21 @@ def test_a_claim_has_its_own_margin_seeds_and_figures_and_says_what_it_lacks(rea
     assert words in " ".join([found.sentence, *found.details])
 
 
+def test_holms_adjustment_is_named_beside_the_first_p_value_whichever_figure_has_one(read, published, monkeypatch):
+    differences_of = sentences.differences_of
+
+    def without_p_of_recall(*args):
+        figures = differences_of(*args)
+        figures["ed_recall"].p_value = None
+        return figures
+
+    monkeypatch.setattr(sentences, "differences_of", without_p_of_recall)
+    claim = changed(CLAIM, figures=["ed_recall", "over_triage", "accuracy"], adjust="holm")
+    sentence = answered(replace(read("study"), claim=claim)).sentence
+    p_values = re.findall(r"one-sided p [\d.]+(?:, by Holm for 3 figures)?", sentence)
+    assert ["Holm" in words for words in p_values] == [True, False]
+
+
 def test_by_holm_a_verdict_is_not_worse_or_nothing_by_the_adjusted_p_and_worse_stays():
     p_values = {"ed_recall": 0.011, "over_triage": 0.02, "accuracy": 0.004, "ed_f2": None}
     rows = {metric: Row(metric=metric, verdict="not worse", p_value=p) for metric, p in p_values.items()}
