@@ -275,6 +275,11 @@ def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goe
     assert counts == {42: (8, 8), 43: (6, 6)} and set(second) == {*first, "seed-43.pack"}
     assert second["seed-42.pack"] == first["seed-42.pack"], "each case is in the history of commits once"
 
+    shutil.rmtree(pack)
+    _, together = published(there)
+    assert set(together) == {"seed-42-43.pack", "record.pack"}
+    assert published(there)[1]["seed-42-43.pack"] == together["seed-42-43.pack"], "both are published"
+
     monkeypatch.setattr(sys, "argv", ["independent.py", str(pack)])
     with pytest.raises(SystemExit, match="landing: the study mini is sealed, and no figure of it is computed before"):
         independent.main()

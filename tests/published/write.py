@@ -2,7 +2,7 @@
 
 That is the rows behind the READMEs' tables as Parquet, and a pack of the study's landing folders, which another machine
 takes over (`triage warehouse merge`) to add a seed: an interval over trainings and groups needs the cases of every pair.
-Of the registered study a pack for each seed is written as soon as the seed is complete, and no figure is printed.
+Of the registered study the seeds that are complete are written as packs, and no figure is printed.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ WHERE again.adapter = kept.adapter || ', threshold chosen again' AND again.evalu
 GROUP BY ALL
 ORDER BY ALL
 """
-# Results of the registered study by the pack that they go into: one for each seed, the baselines, and what says how all
-# of them came about, which grows with each seed. An arm is what an evaluation is of: the precision of its training, its
-# own, by which rules a moved adapter is judged, and the set. Moved adapters are published on `test` alone, for their size.
+# Landing folders of the registered study by the part that they belong to: a seed, the baselines, or the record, which says
+# how all of them came about and grows with each seed. An arm is what an evaluation is of: the precision of its training,
+# its own, by which rules a moved adapter is judged, and the set. Moved adapters are published on `test` alone, for their size.
 _PARTS = """
 WITH judged AS (
     SELECT
@@ -208,11 +208,12 @@ def add_to_pack(ids: Sequence[str], pack: Path, landing: Path) -> list[str]:
 
 
 def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None = None) -> dict[int, tuple[int, int]]:
-    """Write a pack for each seed of a grid that is complete and has none, and the packs that all seeds share. Returns, by
+    """Write a pack of the seeds of a grid that are complete and in none, and the packs that all seeds share. Returns, by
     seed, how many of its evaluations have landed, and how many there will be.
 
-    A pack of a seed is written once, so that a history of commits holds each case once. Raises BadInput where the
-    warehouse has a result whose folder is not in `landing`: nothing is written then.
+    A pack of seeds is written once, so that a history of commits holds each case once. Seeds that are written together
+    share the digests of their cases, a third of a pack. Raises BadInput where the warehouse has a result whose folder is
+    not in `landing`: nothing is written then.
     """
     selection = select(grid)
     if (claim := selection.grid.primary_claim) and claim.further_seeds:  # which a command may add
@@ -231,19 +232,27 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
         parts = {part: (ids, set(arms)) for part, ids, arms in con.execute(_PARTS, values).fetchall()}
 
     landed = {seed: arms & parts.get(f"seed-{seed}", ([], set()))[1] for seed, arms in planned.items()}
-    complete = [f"seed-{seed}" for seed, arms in planned.items() if landed[seed] == arms]
-    new = [part for part in complete if not is_pack(folder / f"{part}.pack")]
+    complete = [seed for seed, arms in planned.items() if landed[seed] == arms]
+    published = published_seeds(folder)
+    new = {}
+    if unpublished := [seed for seed in complete if seed not in published]:
+        new["-".join(["seed", *map(str, unpublished)])] = [id for seed in unpublished for id in parts[f"seed-{seed}"][0]]
     if complete:
-        new += sorted(parts.keys() & {"baselines", "record"})
-    if absent := sorted({id for part in new for id in parts[part][0] if not (landing / id).is_dir()}):
+        new |= {part: parts[part][0] for part in ("baselines", "record") if part in parts}
+    if absent := sorted({id for ids in new.values() for id in ids if not (landing / id).is_dir()}):
         raise BadInput(
             f"The warehouse has results whose folders are not in {landing}: {', '.join(absent)}. Another home uses the "
             "same warehouse file: give each its own by TRIAGE_WAREHOUSE, and bring them here with `triage warehouse "
             "merge HOME`."
         )
-    for part in new:
-        add_to_pack(parts[part][0], folder / f"{part}.pack", landing)
+    for part, ids in new.items():
+        add_to_pack(ids, folder / f"{part}.pack", landing)
     return {seed: (len(landed[seed]), len(arms)) for seed, arms in planned.items()}
+
+
+def published_seeds(folder: Path) -> set[int]:
+    """The seeds whose packs are in `folder`, by the names of the packs."""
+    return {int(seed) for pack in folder.glob("seed-*.pack") for seed in pack.stem.split("-")[1:]}
 
 
 def publish_moved(folder: Path, landing: Path, database: Path | None = None) -> None:
@@ -313,8 +322,10 @@ def write(study: Annotated[Study, typer.Argument(help="study of this home")]) ->
     if study == REGISTERED:
         bring_up_to_date()
         place = FOLDER / study
-        for seed, (landed, planned) in publish_registered(study, place, home() / "landing").items():
-            state = "published" if is_pack(place / "landing" / f"seed-{seed}.pack") else "not complete"
+        counts = publish_registered(study, place, home() / "landing")
+        published = published_seeds(place / "landing")
+        for seed, (landed, planned) in counts.items():
+            state = "published" if seed in published else "not complete"
             typer.echo(f"seed {seed}: {landed} of {planned} evaluations, {state}")
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         typer.echo(f"{place}: {size / 1e6:.2f} MB")
