@@ -236,7 +236,9 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
     published = published_seeds(folder)
     new = {}
     if unpublished := [seed for seed in complete if seed not in published]:
-        new["-".join(["seed", *map(str, unpublished)])] = [id for seed in unpublished for id in parts[f"seed-{seed}"][0]]
+        new["-".join(["seed", *map(str, unpublished)])] = [
+            id for seed in unpublished for id in parts[f"seed-{seed}"][0]
+        ]
     if complete:
         new |= {part: parts[part][0] for part in ("baselines", "record") if part in parts}
     if absent := sorted({id for ids in new.values() for id in ids if not (landing / id).is_dir()}):
