@@ -272,6 +272,14 @@ def whole_row(table: str, values: dict[str, Any]) -> dict[str, Any]:
     return {**dict.fromkeys(known_tables()[table].names), **values}
 
 
+def land_look(study: str, **columns: object) -> None:
+    """Record that figures of a study are looked at now: a row of `look` with these further columns."""
+    looked_at = datetime.now(UTC).replace(tzinfo=None)
+    id = f"look-{study}-{looked_at:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+    row = whole_row("look", {"look_id": id, "looked_at": looked_at, "study": study, **columns})
+    land_rows(id, "look", {"look": [row]})
+
+
 def land_dataset(data: Path) -> None:
     """Record a prepared dataset, once: its digest, and the sizes and digests of its sets."""
     dataset = DatasetManifest.read(data)

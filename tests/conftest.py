@@ -118,17 +118,21 @@ def mlx_limits_put_back():
         mx.set_memory_limit(total_memory())
 
 
+# One process for all files that share what takes long to make, by its fixture (a search has the server of the sweeps); and
+# for those that draw the embedded cases.
+SHARED = {"published_file": "published_file", "smoke": "smoke", "searched": "smoke"}
+EMBEDDED = {"test_generator.py", "test_check.py", "test_examples.py", "test_sources.py", "test_linear.py"}
 LONGEST = ("smoke", "tests/flows/test_kill.py", "tests/models/test_real_weights.py")  # first, so that none ends alone
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """One process per file, for what its tests share, and one for all files that read what takes long to make: the shared
-    smoke sweep, and the published studies."""
+    """One process per file, for what its tests share, or for several files."""
     groups = {item: item.nodeid.partition("::")[0] for item in items}
-    for shared in ("published_file", "smoke"):
-        sharing = {item.path for item in items if shared in getattr(item, "fixturenames", ())}
-        groups |= {item: shared for item in items if item.path in sharing}
+    for fixture, group in SHARED.items():
+        sharing = {item.path for item in items if fixture in getattr(item, "fixturenames", ())}
+        groups |= {item: group for item in items if item.path in sharing}
+    groups |= {item: "embedded" for item in items if item.path.name in EMBEDDED}
 
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))

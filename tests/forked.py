@@ -5,12 +5,14 @@ Starting Python and loading libraries takes most of the time of a short program.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -19,13 +21,27 @@ from tasks.runtime.backend import is_linux
 # A Mac's libraries may abort in a process that was forked and did not exec.
 FORKED = multiprocessing.get_context("forkserver" if is_linux() else "spawn")
 # Not huggingface_hub itself, which reads the environment when it is imported.
-FORKED.set_forkserver_preload([
+PRELOADED = [
     "tests.place", "tasks.models.sources.fetch", "httpx", "numpy", "pyarrow.parquet", "rich.table", "rich.traceback",
     "tqdm.auto", "typer", "yaml",
-])  # fmt: skip
+]  # fmt: skip
+FORKED.set_forkserver_preload(PRELOADED)
 
 # An ending can be read once, and a start reads those of all processes: of two threads that read it at once, one gets 255.
 ENDINGS = threading.Lock()
+
+
+@contextlib.contextmanager
+def new_fork_server() -> Iterator[None]:
+    """In the block, processes are forked from a server that `forked_steps` starts: one that runs already would import
+    nothing further, and each of its steps MLX."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server._stop()
+    try:
+        yield
+    finally:
+        server._stop()
+        FORKED.set_forkserver_preload(PRELOADED)
 
 
 def run_forked(

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
-from uuid import uuid4
 
 import typer
 
@@ -77,7 +76,7 @@ def best(
     as_json: AsJson = False,
 ) -> None:
     """Rank models on `valid`, and show the test figures of the best one alone."""
-    from tasks.landing import land_rows, whole_row  # pyarrow comes with it
+    from tasks.landing import land_look  # pyarrow comes with it
 
     refresh_warehouse()
     found = find_study(study)
@@ -105,21 +104,16 @@ def best(
     if by == "ed-recall":
         objective = f"ED recall at over-triage {over_triage:g}"
     # Before anything is shown.
-    now = datetime.now(UTC).replace(tzinfo=None)
-    look_id = f"look-{name}-{now:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
     values = [{"training_id": row.training_id, "value": row.value} for row in ranking]
-    look = {
-        "look_id": look_id,
-        "looked_at": now,
-        "study": name,
-        "precision": precision,
-        "max_megabytes": max_megabytes,
-        "objective": objective,
-        "ranked": json.dumps(values),
-        "candidates": len(ranking),
+    land_look(
+        name,
+        precision=precision,
+        max_megabytes=max_megabytes,
+        objective=objective,
+        ranked=json.dumps(values),
+        candidates=len(ranking),
         **{column: getattr(first, column) for column in OF_WINNER},
-    }
-    land_rows(look_id, "look", {"look": [whole_row("look", look)]})
+    )
 
     of_linear = [
         row

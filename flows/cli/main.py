@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -41,21 +40,6 @@ TEXT_AS_WORDS = (
     "A text is not given as an argument: write - and give it on standard input, or name a file with "
     "--file."
 )
-# What left with 0.2, as it was typed behind `triage`, and what is typed instead.
-REMOVED = {
-    "bench": "in a clone, uv run python -m tests.bench.NAME measures; triage doctor --selftest "
-    "checks this machine",
-    "cache": "triage clean removes what no result needs",
-    "claims": "triage sql claims measures them",
-    "fleet": "the page of the Prefect server shows the workers of each pool",
-    "forget": "triage data forget DATA does it",
-    "join": "uv run prefect worker start --pool NAME --limit 1 lets a machine work for a pool",
-    "sql --csv": "triage sql QUERY --format csv writes it",
-    "studies": "triage warehouse studies lists them or shows two side by side, triage warehouse "
-    "forget STUDY removes one",
-    "warehouse publish": "copy the file triage.duckdb, or write rows with triage sql QUERY --output "
-    "FILE",
-}
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
 
 
@@ -122,7 +106,7 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # `triage` alone asks for the list of commands, which is no mistake
             raise SystemExit(0) from None
-        _end(usage_sentence(error, sys.argv[1:]))
+        _end(usage_sentence(error))
 
     if code == INTERRUPTED:  # so typer ends a command that says nothing about Ctrl-C itself
         print_error("Interrupted.")
@@ -134,17 +118,13 @@ def _end(sentence: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def usage_sentence(error: Any, typed: list[str]) -> str:
-    """The sentence for a mistake in the arguments `typed`: what the parser says, and what helps.
+def usage_sentence(error: Any) -> str:
+    """The sentence for a mistake in the arguments: what the parser says, and what helps.
 
     `error`: a UsageError of click, or of the copy of it that typer brings.
     """
     text = error.format_message().replace("Value error, ", "").rstrip(".")
     command = error.ctx.command_path if error.ctx else "triage"
-    if text.startswith("No such"):
-        for name, successor in REMOVED.items():
-            if set(name.split()) <= set(typed) and name.startswith(typed[0]):
-                return f"triage {name} has left: {successor}."
     if "unexpected extra argument" in text:
         if command == "triage predict":
             return TEXT_AS_WORDS

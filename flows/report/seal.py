@@ -9,10 +9,8 @@ takes its place.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from statistics import stdev
 from typing import Any
-from uuid import uuid4
 
 from flows.report.figures import counted, heading
 from flows.report.further_seeds import Pairs, diverged_seeds, named_seeds, trained_alike
@@ -40,23 +38,14 @@ def open_claim(claim: Row) -> None:
     """Record that a sealed claim is opened, and for which seeds; from then on views show its models.
     Raises BadInput where a seed is missing.
     """
-    from tasks.landing import land_rows, whole_row  # pyarrow comes with it
+    from tasks.landing import land_look  # pyarrow comes with it
 
     seeds, missing, lines = _standing(claim)
     if missing:
         raise BadInput(" ".join(lines))
 
-    now = datetime.now(UTC).replace(tzinfo=None)
-    look_id = f"look-{claim.study}-{now:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
-    look = {
-        "look_id": look_id,
-        "looked_at": now,
-        "study": claim.study,
-        "objective": f"{OPENED} {claim.digest}",
-        "candidates": 2 * len(seeds),
-        "seeds": seeds,
-    }
-    land_rows(look_id, "look", {"look": [whole_row("look", look)]})
+    objective = f"{OPENED} {claim.digest}"
+    land_look(claim.study, objective=objective, candidates=2 * len(seeds), seeds=seeds)
 
 
 def _standing(claim: Row) -> tuple[list[int], list[int], list[str]]:

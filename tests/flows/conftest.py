@@ -18,6 +18,7 @@ from deployments.server import Server as PrefectServer
 from flows.cli.experiments import find_model
 from flows.serve.app import KeptModel
 from tests.place import Place, Server, prefect_home
+from warehouse.connect import snapshot
 
 
 @pytest.fixture
@@ -60,9 +61,11 @@ def kept_model(used: Place) -> Iterator[KeptModel]:
 
 
 @pytest.fixture
-def published(published_file: Path, own_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def published(published_file: Path, own_home: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process reads the published studies."""
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(published_file))
+    with snapshot():
+        yield
 
 
 @pytest.fixture

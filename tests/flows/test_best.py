@@ -23,6 +23,7 @@ from tasks.judging.decision_rules import recall_at_over_triage
 from tasks.judging.scores_folder import probability_table, read_cases
 from tasks.runtime.errors import BadInput
 from tasks.spec import Data
+from tests.forked import new_fork_server
 from tests.place import refusal
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("at_home")
 def best_output(used):
     """What the command prints of the models at 4 bits, by macro-F1."""
     console = Console(width=140, highlight=False, markup=False)
-    with pytest.MonkeyPatch.context() as patch, console.capture() as capture:
+    with pytest.MonkeyPatch.context() as patch, console.capture() as capture, new_fork_server():
         used.use(patch)
         patch.setattr("flows.cli.best.console", console)
         best("4bit", 100.0, "smoke", "macro-f1")
@@ -186,7 +187,8 @@ def test_models_that_are_gone_are_left_out_and_named(rest, ask):
 
 def test_models_with_another_valid_are_left_out_and_named(rest, ask):
     *other_trainings, latest = ranked(rest)
-    trained_later(rest, latest, Data(limits=load_grid("smoke").data.limits | {"valid": 9}))
+    data = load_grid("smoke").data
+    trained_later(rest, latest, data.model_copy(update={"limits": data.limits | {"valid": 9}}))
     output = ask()
     (sentence,) = (line for line in output.splitlines() if line.startswith("Left out"))
     assert "its `valid` has other cases than that of the latest model" in sentence

@@ -231,8 +231,9 @@ def land_seed(root, seed, day, *moves, sets=FURTHER):
     arms = [("4bit", {}), ("8bit", {}), *(("mxfp4", {"moved_from": "8bit", "again": again}) for again in moves)]
     ids = []
     for number, (precision, move) in enumerate(arms):
-        land_at(root, precision, arm=f"s{seed}-", seed=seed, **move)
         id = f"t-s{seed}-{precision}{'-from-8bit' if move else ''}{'-again' if move.get('again') else ''}"
+        if not (root / id).exists():
+            land_at(root, precision, arm=f"s{seed}-", seed=seed, **move)
         ids += [id, *land_sets(root, id, 100 * seed + number, sets)]
     land_sweep(root, "mini", ids, day, primary_claim=json.dumps(CLAIM), primary_digest="digest")
 

@@ -44,6 +44,7 @@ from tasks.tuning.lora import KeyedDropout, add_lora, load_variant, load_weights
 from tasks.tuning.model import project
 from tasks.tuning.rows import settings_digest
 from tasks.tuning.step import score_cases
+from tests.forked import new_fork_server
 from tests.scoring.trained import in_stock, is_chat, lines, quiet, rows_of, score, train_and_score
 from tests.tolerances import near
 from warehouse.query import query
@@ -294,7 +295,7 @@ def test_a_scoring_killed_again_and_again_runs_each_dropout_pass_once_and_ends_w
     sent = {key: args[key] for key in ("variant", "data", "home")}
     sent |= {"experiment": few.model_dump(mode="json"), "adapter": args["folder"], "sets": {"test": str(folder)}}
     events: list[Event] = []
-    with forked_steps("tasks.scoring.job"):
+    with new_fork_server(), forked_steps("tasks.scoring.job"):
         run_step("tests.runtime.programs.steps:score_and_die", sent, tmp_path / "log", events.append)
     restarts = [one for one in events if isinstance(one, StepWarning) and one.message.endswith("started again.")]
     assert len(restarts) == 4 > children.LOSSES and dropout_reports(events) == [1, 2, 3, 4, 5]

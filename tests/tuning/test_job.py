@@ -29,6 +29,7 @@ from tasks.tuning import job, rows, step
 from tasks.tuning.data import TOKENS_AT_ONCE
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.rows import FILE, Reported, TrainingJob, TrainingOutcome, reporting_to, training_rows
+from tests.forked import new_fork_server
 from warehouse.landing import write_landing
 
 UPDATES = 9
@@ -63,10 +64,10 @@ def whole(study, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def forked():
     """Steps are forked from a server that has imported the job: its imports take longer than it does."""
-    with forked_steps(PROGRAMS):
+    with new_fork_server(), forked_steps(PROGRAMS):
         yield
 
 

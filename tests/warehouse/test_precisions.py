@@ -9,6 +9,7 @@ from flows.report.precisions import fidelity, frontier
 from flows.report.rows import studied
 from tests.warehouse.rows import FIVE, assert_sound, evaluation, land_arm, load_landing, load_pair
 from warehouse.comparison.pools import adapter_rows
+from warehouse.connect import snapshot
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
@@ -64,7 +65,8 @@ def arms(tmp_path_factory):
 def landed(arms, monkeypatch):
     """What these arms decided, whose warehouse is read."""
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(arms[1]))
-    return arms[0]
+    with snapshot():
+        yield arms[0]
 
 
 def test_every_precision_stands_against_the_reference_of_its_arm(landed):

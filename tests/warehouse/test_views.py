@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, fbeta_score
 from flows.report.models import leaderboard
 from flows.report.rows import studied
 from tests.warehouse.rows import COSTS, FIVE, evaluation, land_arm, land_pair, load_pair, offending_rows, training
-from warehouse.connect import reading, writing
+from warehouse.connect import reading, snapshot, writing
 from warehouse.health import bring_up_to_date
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -125,7 +125,8 @@ def of_model(file, monkeypatch):
     def rows(view, name, **options):
         return query(f"FROM {view} WHERE base_model = '{name}'", **options)
 
-    return rows
+    with snapshot():
+        yield rows
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,8 @@ from tasks.corpus.case import exact_digest
 from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from tests.place import ROOT, Place
+from tests.forked import run_forked
+from tests.place import Place
 from tests.synthetic_study import SyntheticStudy
 from tests.warehouse.rows import land_arm, load_pair
 from warehouse.connect import writing
@@ -166,6 +168,10 @@ def test_a_report_that_fails_is_a_sentence_and_no_error(local_report, monkeypatc
     assert refreshed_report("synthetic") == (report_path("synthetic"), "")
 
 
+def load_now() -> None:
+    load_all(Path(sys.argv[1]), wait=0.0)
+
+
 def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outdates_the_report(
     own_home, tmp_path, monkeypatch
 ):
@@ -173,10 +179,9 @@ def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outda
     landing = tmp_path / "landing"
     load_pair(landing)
     land_arm(landing, "16", None)
-    load_now = "import pathlib, sys; from warehouse.load import load_all; load_all(pathlib.Path(sys.argv[1]), wait=0.0)"
 
     def landed_meanwhile():
-        subprocess.run([sys.executable, "-c", load_now, landing], cwd=ROOT, capture_output=True)
+        assert "Locked" in run_forked(load_now, [str(landing)], tmp_path, dict(os.environ), 60).stderr
         return landed_fingerprint()
 
     monkeypatch.setattr(command, "landed_fingerprint", landed_meanwhile)

@@ -84,10 +84,11 @@ def filled_by(land_all):
         return folder / "triage.duckdb", study
 
     @pytest.fixture
-    def filled(own_home, monkeypatch) -> Study:
+    def filled(own_home, monkeypatch) -> Iterator[Study]:
         file, study = read_once()
         monkeypatch.setenv("TRIAGE_WAREHOUSE", str(file))
-        return study
+        with snapshot():
+            yield study
 
     return filled
 
