@@ -121,7 +121,10 @@ def mlx_limits_put_back():
 # One process for all files that share what takes long to make, by its fixture (a search has the server of the sweeps); and
 # for those that draw the embedded cases.
 SHARED = {"published_file": "published_file", "smoke": "smoke", "searched": "smoke"}
-EMBEDDED = {"test_generator.py", "test_check.py", "test_examples.py", "test_sources.py", "test_linear.py"}
+EMBEDDED = (
+    "tests/corpus/test_check.py", "tests/corpus/test_examples.py", "tests/corpus/test_sources.py",
+    "tests/corpus/vignettes/test_generator.py", "tests/scoring/test_linear.py",
+)  # fmt: skip
 LONGEST = ("smoke", "tests/flows/test_kill.py", "tests/models/test_real_weights.py")  # first, so that none ends alone
 
 
@@ -132,7 +135,7 @@ def pytest_collection_modifyitems(items):
     for fixture, group in SHARED.items():
         sharing = {item.path for item in items if fixture in getattr(item, "fixturenames", ())}
         groups |= {item: group for item in items if item.path in sharing}
-    groups |= {item: "embedded" for item in items if item.path.name in EMBEDDED}
+    groups |= {item: "embedded" for item, group in groups.items() if group in EMBEDDED}
 
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))

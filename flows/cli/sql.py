@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
 import os
+import secrets
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import IO, Annotated, Literal, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -36,8 +38,7 @@ from flows.cli.terminal import (
 )
 from flows.report.figures import counted
 from tasks.runtime.device import resident_bytes
-from tasks.runtime.errors import BadInput
-from tasks.runtime.files import write_atomic
+from tasks.runtime.errors import BadInput, disk_error
 from tasks.spec import byte_count
 from warehouse.cookbook import assignments, cookbook, is_name, named_query, typed_value
 from warehouse.query import Bounds, Rows, query_arrow, query_rows
@@ -135,14 +136,13 @@ def sql(
 
         table, cut = supervised(lambda: query_arrow(statement, params, bounds, rows), bounds)
         row_count = table.num_rows
-        buffer = pa.BufferOutputStream()
-        try:
-            pq.write_table(table, buffer, compression="zstd")
-        except pa.ArrowException as error:
-            raise BadInput(
-                f"Parquet cannot hold a column ({error}): cast it, or choose --format csv."
-            ) from error
-        write_atomic(output, buffer.getvalue().to_pybytes())
+        with _new_file(output) as file:
+            try:
+                pq.write_table(table, file, compression="zstd")
+            except pa.ArrowException as error:
+                raise BadInput(
+                    f"Parquet cannot hold a column ({error}): cast it, or choose --format csv."
+                ) from error
     else:
         most = rows or (MOST_IN_TABLE if form in (None, "table") else None)
         result = supervised(lambda: query_rows(statement, params, bounds=bounds, most=most), bounds)
@@ -152,9 +152,10 @@ def sql(
         if output is None:
             write(result, console)
         else:
-            text = io.StringIO()
-            write(result, Console(file=text, highlight=False, markup=False, width=WITHOUT_TERMINAL))
-            write_atomic(output, text.getvalue())
+            with _new_file(output) as file:
+                text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+                width = WITHOUT_TERMINAL
+                write(result, Console(file=text, highlight=False, markup=False, width=width))
 
     # Apart from what another program reads.
     if output is not None:
@@ -212,6 +213,25 @@ def _end(sentence: str, code: int = 2) -> NoReturn:
     errors.file.flush()
     sys.stdout.flush()
     os._exit(code)
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file that becomes `path` at the end of the block, unless there is one by then."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+
+        try:
+            os.link(temporary, path)  # unlike a renaming, it replaces no file
+        except OSError:  # there is a file by now, or the file system has no links
+            refuse_existing(path)
+            temporary.rename(path)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _print_rows(result: Rows, console: Console) -> None:

@@ -47,7 +47,6 @@ PARSED = {
     "triage warehouse forget": "removes results that tests share; tests/flows/cli/test_warehouse.py runs it",
     "triage warehouse merge": "needs another machine's folders; tests/warehouse/test_merge.py has them",
     "triage warehouse studies A B": "needs two studies; tests/flows/cli/test_warehouse.py has them",
-    "triage compare --all": "draws all tables for seconds; tests/flows/cli/test_compare.py prints them",
     "triage report": "draws charts for seconds; tests/flows/report runs it",
     "triage search": "trains for a minute or more; tests/flows/test_search.py runs it",
     "triage best": "scores every model; tests/flows/test_best.py runs it",

@@ -18,7 +18,6 @@ from tasks.runtime.home import home
 from tasks.scoring.baselines import cases_of, fitted_linear
 from tasks.spec import LABELS, ExperimentSpec
 from tasks.with_linear import with_linear
-from tests.forked import new_fork_server
 from tests.warehouse.test_studies import land_sweep
 from warehouse.load import load_all
 from warehouse.query import query
@@ -87,8 +86,7 @@ def test_a_text_is_decided_as_it_was_judged_with_the_review_flag(data):
 
 
 def test_it_is_ranked_beside_the_model_alone_and_is_no_training(data, capsys):
-    with new_fork_server():
-        best(study="both", as_json=True)
+    best(study="both", as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert {row["cell_id"] for row in found["ranking"]} == {CELL, JOINED} and found["left_out"] == []
     assert found["best"]["cell_id"] == JOINED, "linear has learned something, the random weights nothing"

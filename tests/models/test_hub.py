@@ -168,7 +168,7 @@ def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path):
 def test_a_request_that_fails_is_made_again_and_no_other_source_is_taken(failure, times, hub, tmp_path, monkeypatch):
     """For a moment, in a sweep's first look at the weights as in their download; a plan waits for nobody."""
     if failure == "timeout":
-        monkeypatch.setattr(hub_source, "CONNECT_SECONDS", 1.5)
+        monkeypatch.setattr(hub_source, "CONNECT_SECONDS", 3.0)
     hub.failure = failure
     hub.fail_first |= {"listing": times, "HEAD config.json": times}
     assert ask(hub, tmp_path, "check", others=[OTHER]) == {"said": []}

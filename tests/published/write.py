@@ -199,10 +199,11 @@ def add_to_pack(ids: Sequence[str], pack: Path, landing: Path) -> list[str]:
         folders = Path(name)
         if is_pack(pack):
             unpack(pack, folders)
-        for id in ids:
-            if not (folders / id).is_dir() or id.startswith("sweep-"):
-                copy_folder(landing / id, folders / id)
-        write_pack(landing_folders(folders), pack)
+        new = [id for id in ids if not (folders / id).is_dir() or id.startswith("sweep-")]
+        for id in new:
+            copy_folder(landing / id, folders / id)
+        if new:  # else the pack would be the same but for its time
+            write_pack(landing_folders(folders), pack)
 
     return ids
 
@@ -233,14 +234,10 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
 
     landed = {seed: arms & parts.get(f"seed-{seed}", ([], set()))[1] for seed, arms in planned.items()}
     complete = [seed for seed, arms in planned.items() if landed[seed] == arms]
-    published = published_seeds(folder)
-    new = {}
-    if unpublished := [seed for seed in complete if seed not in published]:
-        new["-".join(["seed", *map(str, unpublished)])] = [
-            id for seed in unpublished for id in parts[f"seed-{seed}"][0]
-        ]
-    if complete:
-        new |= {part: parts[part][0] for part in ("baselines", "record") if part in parts}
+    new = {part: parts[part][0] for part in ("baselines", "record") if complete and part in parts}
+    if unpublished := [seed for seed in complete if seed not in published_seeds(folder)]:
+        name = "-".join(["seed", *map(str, unpublished)])
+        new[name] = [id for seed in unpublished for id in parts[f"seed-{seed}"][0]]
     if absent := sorted({id for ids in new.values() for id in ids if not (landing / id).is_dir()}):
         raise BadInput(
             f"The warehouse has results whose folders are not in {landing}: {', '.join(absent)}. Another home uses the "
@@ -254,7 +251,8 @@ def publish_seeds(grid: str, folder: Path, landing: Path, database: Path | None 
 
 def published_seeds(folder: Path) -> set[int]:
     """The seeds whose packs are in `folder`, by the names of the packs."""
-    return {int(seed) for pack in folder.glob("seed-*.pack") for seed in pack.stem.split("-")[1:]}
+    packs = [path for path in folder.glob("seed-*.pack") if is_pack(path)]
+    return {int(seed) for pack in packs for seed in pack.stem.split("-")[1:]}
 
 
 def publish_moved(folder: Path, landing: Path, database: Path | None = None) -> None:

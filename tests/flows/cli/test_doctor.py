@@ -70,7 +70,6 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
     package = "tasks.bench.selftest"
     for name, few in {
         "run.MODELS": ("tiny-llama",), "run.BITS": (4,), "engine.WIDE": {}, "engine.resumed_error": lambda one: 0.0,
-        "engine.compiled_error": lambda dtype, one: 0.0, "engine.batched_passes": lambda one: 0.0,
         "kernels.ROWS": (1, 9), "timings.CHANGES": {"num_hidden_layers": 2, "vocab_size": 512}, "timings.BITS": (4,),
         "timings.TRAINED_BLOCKS": 1, "timings.STEP": (2, 16), "timings.SCORED": (2, 16), "timings.SLOWEST": 100.0,
         "timings.SLOWED_DOWN": {"cpu": 100.0}, "timings.SUSTAINED_SECONDS": {"cpu": 0.1},

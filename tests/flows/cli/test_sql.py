@@ -16,6 +16,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from flows.cli.sql import _new_file
+from tasks.runtime.errors import BadInput
 from tests.place import Place, refusal, wait_until
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_waiting import held_warehouse
@@ -222,6 +224,19 @@ def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(pair):
     assert failed.returncode == 2 and sorted(pair.folder.iterdir()) == before
     took = pair.ask("sql", "SELECT TIMESTAMP '2026-01-02' - TIMESTAMP '2026-01-01' AS took", "--output", "took.parquet")
     assert "cast it, or choose --format csv" in refusal(took) and sorted(pair.folder.iterdir()) == before
+
+
+def test_a_file_is_whole_from_the_first_moment_and_replaces_none(tmp_path):
+    path = tmp_path / "rows.csv"
+    with _new_file(path) as file:
+        file.write(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+
+    path.unlink()
+    with pytest.raises(BadInput, match="is there already"), _new_file(path):
+        path.write_text("theirs")
+    assert path.read_text() == "theirs" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_query_loads_what_waits_and_answers_beside_a_notebook(pair, tmp_path):
