@@ -1,6 +1,7 @@
 """The figures of the READMEs' tables, cell by cell, beside the rows of `warehouse/published`.
 
-`tables.toml` says which row of a view a line of a table shows, and which column a cell.
+`tables.toml` says which row of a view a line of a table shows, and which column a cell. After rows were published again,
+`uv run python -m tests.published.figures` writes their figures into the tables, in the digits that each cell has.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import duckdb
+import typer
 
+from tests.bench.common import run
 from tests.place import ROOT
 from warehouse.comparison.crossed import in_words
 
 FOLDER = ROOT / "warehouse" / "published"
 FIRST = ("smollm2-135m", "tuned")  # what a published study without a claim shows
-TABLES: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("tables.toml").read_text("utf-8"))["table"]
+TABLES: list[dict[str, Any]] = [
+    entry
+    for entry in tomllib.loads(Path(__file__).with_name("tables.toml").read_text("utf-8"))["table"]
+    if any((FOLDER / entry["study"]).glob("*.parquet"))  # a study that is sealed has no rows but its packs
+]
 # The rows of a study, by the name of their file; `$study` is its name.
 VIEWS = {
     "leaderboard": "FROM leaderboard_of(evaluations_of($study))",
@@ -48,7 +55,8 @@ SELECT 'linear', NULL, rule, metric, linear_value, NULL, NULL FROM linear_compar
 SELECT adapter, precision, bytes_ratio, rule, metric, difference AS value, low, high FROM adapters
 WHERE low IS NOT NULL  -- the ranking is that of the same weights
 """,
-    "decided_together": "SELECT pool, other, rule, metric, difference AS value, low, high FROM together",
+    "decided_together": "SELECT precision, pool, other, rule, metric, difference AS value, low, high FROM together",
+    "familiar_minus_new": "SELECT model, minus, rule, metric, difference AS value, low, high FROM familiar",
 }
 SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}  # what a README shows in another unit than the view
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
@@ -58,13 +66,30 @@ NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 class ReadmeFigure:
     """A cell of a README's table, and the numbers or the word that the published rows give."""
 
-    where: str
-    shown: str
+    file: str
+    number: int  # of the line in the file, from 0
+    line: str
+    column: str
+    place: int  # of the cell in its line
+    cell: str
     expected: str | None
 
     @property
+    def where(self) -> str:
+        return f"{self.file}, {self.line}, {self.column}"
+
+    @property
     def agrees(self) -> bool:
-        return self.shown == self.expected
+        return normal(self.cell) == self.expected
+
+    def published_cell(self) -> str:
+        """The cell with the published figures in place of its own, e.g. `+0.001 [-0.040, +0.042]`."""
+        if self.expected is None:
+            raise ValueError(f"{self.where}: not one row of the published ones is meant.")
+        numbers = self.expected.split()
+        if len(numbers) != len(numbers_of(self.cell)):
+            return self.expected
+        return NUMBER.sub(lambda _: numbers.pop(0), self.cell)
 
 
 def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
@@ -87,21 +112,40 @@ def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
 
             for line, condition in entry["rows"].items():
                 for column, name in entry["columns"].items():
-                    cell = table[line][column]
-                    where = f"{entry['file']}, {line}, {column}"
-                    yield ReadmeFigure(where, normal(cell), published(con, entry["rows_of"], condition, name, cell))
+                    number, cells = table[line]
+                    expected = published(con, entry["rows_of"], condition, name, cells[column])
+                    place = list(cells).index(column) + 1
+                    yield ReadmeFigure(entry["file"], number, line, column, place, cells[column], expected)
 
 
-def read_table(path: Path, first: str, columns: set[str]) -> dict[str, dict[str, str]]:
-    """Cells by line and column of the table whose head begins with `first` and has `columns`."""
+def write_figures(root: Path = ROOT) -> list[str]:
+    """Write the published figures into the cells of the READMEs that show others; return where.
+
+    Raises ValueError where a table, a line or a column is missing, or a published row.
+    """
+    different = [figure for figure in figures(root) if not figure.agrees]
+    for figure in different:
+        path = root / figure.file
+        lines = path.read_text(encoding="utf-8").split("\n")
+        cells = cells_of(lines[figure.number])
+        cells[figure.place] = figure.published_cell()
+        lines[figure.number] = f"| {' | '.join(cells)} |"
+        path.write_text("\n".join(lines), encoding="utf-8")
+    return [figure.where for figure in different]
+
+
+def read_table(path: Path, first: str, columns: set[str]) -> dict[str, tuple[int, dict[str, str]]]:
+    """The number of each line in the file and its cells by column, of the table whose head begins with `first` and has
+    `columns`.
+    """
     lines = path.read_text(encoding="utf-8").splitlines()
     for place, line in enumerate(lines):
         head = cells_of(line)
         if head[:1] == [first] and columns <= set(head):
             body = lines[place + 2 :]
             end = next((i for i, text in enumerate(body) if not text.startswith("|")), len(body))
-            rows = [cells_of(text) for text in body[:end]]
-            return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+            rows = [(place + 2 + i, cells_of(text)) for i, text in enumerate(body[:end])]
+            return {row[0]: (number, dict(zip(head[1:], row[1:], strict=True))) for number, row in rows}
 
     raise ValueError(f"{path.name} has no table with the columns {first}, {', '.join(sorted(columns))}.")
 
@@ -147,3 +191,13 @@ def as_shown(value: object, number: str) -> str:
     digits = len(number.partition(".")[2])
     sign = "+" if number.startswith(("+", "-")) else ""
     return f"{value:{sign}.{digits}f}"
+
+
+def write() -> None:
+    """Write the published figures into the tables of the READMEs."""
+    for where in write_figures():
+        typer.echo(f"Written: {where}")
+
+
+if __name__ == "__main__":
+    run(write)

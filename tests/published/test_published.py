@@ -21,7 +21,7 @@ from scipy import stats
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.published import independent, picture, write
-from tests.published.figures import FOLDER, TABLES, VIEWS, figures
+from tests.published.figures import FOLDER, TABLES, VIEWS, figures, write_figures
 from tests.published.picture import COLOURS, in_words, moved_chart, published_charts
 from tests.published.secondary import rows_together
 from tests.published.write import AGAINST_LINEAR, publish, publish_landing, publish_registered, publish_seeds
@@ -79,7 +79,7 @@ def test_every_table_with_intervals_is_compared():
         assert heads and heads == [entry["first_column"] for entry in TABLES if entry["file"] == file]
 
 
-def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_side_has_is_found(tmp_path):
+def test_a_figure_that_parts_from_the_published_rows_is_found_and_written_and_so_is_a_line_of_one_side(tmp_path):
     for file in FILES:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
@@ -94,6 +94,9 @@ def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_sid
         (tmp_path / file).write_text(head + table + rest.replace(shown, other, 1), encoding="utf-8")
     wrong = [figure.where for figure in figures(tmp_path) if not figure.agrees]
     assert [where.partition(",")[0] for where in wrong] == [file for file, *_ in changes]
+
+    assert write_figures(tmp_path) == wrong
+    assert all((tmp_path / file).read_bytes() == (ROOT / file).read_bytes() for file in FILES)
 
     path = tmp_path / "warehouse/published/first_run/README.md"
     text = path.read_text(encoding="utf-8")
