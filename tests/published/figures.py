@@ -17,16 +17,24 @@ from typing import Any
 import duckdb
 import typer
 
+from tasks.runtime.errors import BadInput
 from tests.bench.common import run
 from tests.place import ROOT
 from warehouse.comparison.crossed import in_words
 
 FOLDER = ROOT / "warehouse" / "published"
 FIRST = ("smollm2-135m", "tuned")  # what a published study without a claim shows
+
+
+def has_rows(study: Path) -> bool:
+    """A study that is sealed has no rows but its packs."""
+    return any(study.glob("*.parquet"))
+
+
 TABLES: list[dict[str, Any]] = [
     entry
     for entry in tomllib.loads(Path(__file__).with_name("tables.toml").read_text("utf-8"))["table"]
-    if any((FOLDER / entry["study"]).glob("*.parquet"))  # a study that is sealed has no rows but its packs
+    if has_rows(FOLDER / entry["study"])
 ]
 # The rows of a study, by the name of their file; `$study` is its name.
 VIEWS = {
@@ -85,7 +93,7 @@ class ReadmeFigure:
     def published_cell(self) -> str:
         """The cell with the published figures in place of its own, e.g. `+0.001 [-0.040, +0.042]`."""
         if self.expected is None:
-            raise ValueError(f"{self.where}: not one row of the published ones is meant.")
+            raise BadInput(f"{self.where}: not one row of the published ones is meant.")
         numbers = self.expected.split()
         if len(numbers) != len(numbers_of(self.cell)):
             return self.expected
@@ -93,7 +101,7 @@ class ReadmeFigure:
 
 
 def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
-    """Every figure of the tables that `tables.toml` names. Raises ValueError where a table, line or column is missing."""
+    """Every figure of the tables that `tables.toml` names. Raises BadInput where a table, line or column is missing."""
     for entry in TABLES:
         with duckdb.connect(":memory:") as con:
             for path in (FOLDER / entry["study"]).glob("*.parquet"):
@@ -105,7 +113,7 @@ def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
 
             table = read_table(root / entry["file"], entry["first_column"], set(entry["columns"]))
             if different := sorted(set(entry["rows"]) ^ set(table)):
-                raise ValueError(
+                raise BadInput(
                     f"{entry['file']}, table {entry['first_column']!r}: the line {different[0]!r} is not both there and "
                     "in tables.toml."
                 )
@@ -121,7 +129,7 @@ def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
 def write_figures(root: Path = ROOT) -> list[str]:
     """Write the published figures into the cells of the READMEs that show others; return where.
 
-    Raises ValueError where a table, a line or a column is missing, or a published row.
+    Raises BadInput where a table, a line or a column is missing, or a published row.
     """
     different = [figure for figure in figures(root) if not figure.agrees]
     for figure in different:
@@ -147,7 +155,7 @@ def read_table(path: Path, first: str, columns: set[str]) -> dict[str, tuple[int
             rows = [(place + 2 + i, cells_of(text)) for i, text in enumerate(body[:end])]
             return {row[0]: (number, dict(zip(head[1:], row[1:], strict=True))) for number, row in rows}
 
-    raise ValueError(f"{path.name} has no table with the columns {first}, {', '.join(sorted(columns))}.")
+    raise BadInput(f"{path.name} has no table with the columns {first}, {', '.join(sorted(columns))}.")
 
 
 def cells_of(line: str) -> list[str]:

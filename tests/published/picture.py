@@ -20,7 +20,7 @@ from flows.report.charts import LIGHT, as_file, drawn
 from flows.report.table import Chart, Mark, along
 from tests.bench.common import run
 from tests.place import ROOT
-from tests.published.figures import FIRST, FOLDER
+from tests.published.figures import FIRST, FOLDER, has_rows
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.crossed import MARGIN
 from warehouse.comparison.differences import differences
@@ -104,7 +104,7 @@ def published_charts(loaded: Mapping[str, Path] = MappingProxyType({})) -> Itera
     sealed has no rows but these, and no picture. `loaded`: warehouses of studies that are loaded already.
     """
     for study, pictures in PICTURES.items():
-        if not any((FOLDER / study).glob("*.parquet")):
+        if not has_rows(FOLDER / study):
             continue
         with TemporaryDirectory() as name:
             landing, database = Path(name, "landing"), loaded.get(study, Path(name, "triage.duckdb"))

@@ -47,7 +47,7 @@ FILES = sorted({entry["file"] for entry in TABLES})
 
 def test_every_figure_of_the_readmes_is_a_published_one():
     every = list(figures())
-    assert [figure for figure in every if not figure.agrees] == [], "python -m tests.published.write, then the READMEs"
+    assert [figure for figure in every if not figure.agrees] == [], "python -m tests.published.figures"
     assert len(every) > 50
 
 
@@ -101,7 +101,7 @@ def test_a_figure_that_parts_from_the_published_rows_is_found_and_written_and_so
     path = tmp_path / "warehouse/published/first_run/README.md"
     text = path.read_text(encoding="utf-8")
     path.write_text(re.sub(r"^\| `tuned`.*\n", "", text, flags=re.MULTILINE), encoding="utf-8")
-    with pytest.raises(ValueError, match="'`tuned`, seed 42' is not both there and in tables.toml"):
+    with pytest.raises(BadInput, match="'`tuned`, seed 42' is not both there and in tables.toml"):
         list(figures(tmp_path))
 
 
