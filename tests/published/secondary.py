@@ -1,10 +1,11 @@
 """Secondary figures of a study, about the recipe of its claim and the seeds that it was opened for; without a claim, about
 the recipe `tuned`.
 
-`together`: what models decide together, by the mean of their probabilities over seeds, and by the product of a model's with
-those of `linear` (a sum of scores). Each pool is judged as a model is: by the most probable label, and by a threshold on
-p(ED) that is chosen on its own probabilities on `calibration`. `familiar`: cases of problems that `train` has, minus those
-of new problems. `adversarial`: how many cases are decided as labelled.
+`by_seed`: 4 minus 8 bits, of each seed and over all. `together`: what models decide together, by the mean of their
+probabilities over seeds, and by the product of a model's with those of `linear` (a sum of scores). Each pool is judged as
+a model is: by the most probable label, and by a threshold on p(ED) that is chosen on its own probabilities on
+`calibration`. `familiar`: cases of problems that `train` has, minus those of new problems. `adversarial`: how many cases
+are decided as labelled.
 """
 
 from __future__ import annotations
@@ -56,7 +57,25 @@ ORDER BY ALL
 """
 _LABELS = "SELECT label FROM calibration_prediction WHERE evaluation_id = $linear ORDER BY case_id"
 FIGURES = {"argmax": ("accuracy", "macro_f1"), "target_recall": ("ed_recall", "over_triage")}
+_SEEDS = "SELECT recipe, seed FROM evaluation_summary_of($ids) ORDER BY seed"
 Pool = tuple[Floats, Floats]  # label probabilities (models, cases, 3) on calibration, and on the judged set
+
+
+def rows_by_seed(con: duckdb.DuckDBPyConnection, study: str) -> list[dict[str, Any]]:
+    """The recipe at 4 minus at 8 bits: a row per figure and seed, with an interval over groups, and per figure a row over
+    all seeds, without a `seed`. The columns of `differences`.
+    """
+    models = _models(con, study)["test"]
+    pairs = list(zip(models["4bit"], models["8bit"], strict=True))
+    seeds = con.execute(_SEEDS, {"ids": models["8bit"]}).fetchall()
+    recipe, _ = seeds[0]
+
+    cases = judged_cases(con, [id for pair in pairs for id in pair])
+    lines: list[tuple[dict[str, Any], Sequence[int]]] = [
+        ({"recipe": recipe, "seed": seed}, [i]) for i, (_, seed) in enumerate(seeds)
+    ]
+    lines.append(({"recipe": recipe, "seed": None}, range(len(pairs))))
+    return list(differences(cases, lines, tuple(FIGURES), ("accuracy", "ed_recall", "over_triage")))
 
 
 def rows_together(con: duckdb.DuckDBPyConnection, study: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,9 +23,16 @@ from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.published import independent, picture, write
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures, write_figures
-from tests.published.picture import COLOURS, in_words, moved_chart, published_charts
-from tests.published.secondary import rows_together
-from tests.published.write import AGAINST_LINEAR, publish, publish_landing, publish_registered, publish_seeds
+from tests.published.picture import COLOURS, charts, in_words, moved_chart
+from tests.published.secondary import rows_by_seed, rows_together
+from tests.published.write import (
+    AGAINST_LINEAR,
+    publish,
+    publish_landing,
+    publish_registered,
+    publish_seeds,
+    rows_of_adapters,
+)
 from tests.warehouse.rows import evaluation, full, land_arm, land_pair, training
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
@@ -41,7 +49,11 @@ from warehouse.query import query
 MOST_BYTES = {
     "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000, "moved": 3_000_000, "registered": 12_000_000,
 }  # fmt: skip
-NAMED = {"moved": {"adapters", "together"}, "registered": {*VIEWS, "adapters", "together", "familiar", "adversarial"}}
+NAMED = {
+    "study": {*VIEWS, "by_seed"},
+    "moved": {"adapters", "together"},
+    "registered": {*VIEWS, "adapters", "by_seed", "together", "familiar", "adversarial"},
+}
 FILES = sorted({entry["file"] for entry in TABLES})
 
 
@@ -299,12 +311,9 @@ def test_each_seed_is_published_once_when_it_is_complete_and_another_machine_goe
     assert set(rows[0]["seeds"]) == {2} and rows[0].equals(rows[1])
 
 
-def test_an_opened_study_is_published_with_secondary_figures_and_pictures_which_its_packs_give_again(
-    tmp_path, monkeypatch
-):
+def test_an_opened_study_is_published_with_secondary_figures_and_pictures_which_its_packs_give_again(tmp_path):
     (tmp_path / "mini.toml").write_text(SEEDS)
     root, study = tmp_path / "landing", tmp_path / "published" / "registered"
-    monkeypatch.setattr(picture, "FOLDER", study.parent)
     land_seed(root, 42, 1, False, True)
     land_seed(root, 43, 2)
     land_seed(root, 44, 3, sets=())  # of no claim
@@ -317,13 +326,13 @@ def test_an_opened_study_is_published_with_secondary_figures_and_pictures_which_
         publish_registered(str(tmp_path / "mini.toml"), folder, root, root / "w.duckdb")
 
     publish_from(root, study)
-    picture.write()
+    picture.draw(study.parent)
     assert [path.name for path in study.iterdir()] == ["landing"], "no figure before it is opened"
     land_look(root)
     publish_from(root, study)
     merge(study, tmp_path / "there")
     publish_from(tmp_path / "there", tmp_path / "again")
-    picture.draw(picture.published_charts({"registered": tmp_path / "there" / "w.duckdb"}))
+    picture.draw(study.parent)
     tables = {path.stem: pq.read_table(path) for path in study.glob("*.parquet")}
     assert set(tables) == {*NAMED["registered"], AGAINST_LINEAR}
     assert len(list(study.glob("seeds-*.svg"))) == len(COLOURS)
@@ -412,9 +421,20 @@ def in_recipes(values, influences):
     return values.mean(), values.mean() - half, values.mean() + half
 
 
-def test_the_readmes_have_the_pictures_of_the_published_rows(published_file):
+def test_the_rows_behind_the_pictures_are_those_of_the_packs(published_file, tmp_path):
+    merge(FOLDER / "moved", tmp_path / "landing")
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    with reading(published_file) as con:
+        of_packs = {"study/by_seed": rows_by_seed(con, "study")}
+    of_packs["moved/adapters"] = rows_of_adapters(database=tmp_path / "w.duckdb")
+    for name, rows in of_packs.items():
+        published = pd.read_parquet(FOLDER / f"{name}.parquet")
+        pd.testing.assert_frame_equal(pd.DataFrame(rows), published, rtol=1e-9, check_dtype=False)
+
+
+def test_the_readmes_have_the_pictures_of_the_published_rows():
     pages = (ROOT / "README.md", FOLDER / "README.md")
-    drawn = dict(published_charts({"study": published_file}))
+    drawn = dict(charts())
     figures = {record["mark"]: record["figure"] for record in drawn[FOLDER / "study" / "seeds"].table().records}
     assert len(figures) == 8 and figures["most probable label seed 43 one seed"] == "-2.998 [-5.559, -0.4377]"
     for place, chart in drawn.items():
@@ -461,7 +481,6 @@ def test_the_independent_script_counts_the_seeds_that_a_claim_was_opened_for(tmp
 
 
 def test_the_picture_of_moved_adapters_shows_what_a_kept_threshold_loses(tmp_path):
-    """From a pack of what a home landed."""
     for seed in (1, 2):
         place = {"arm": f"s{seed}-", "seed": seed}
         land_at(tmp_path / "landing", "8bit", noisy(seed, 0.95), **place)
@@ -470,14 +489,11 @@ def test_the_picture_of_moved_adapters_shows_what_a_kept_threshold_loses(tmp_pat
     load_all(tmp_path / "landing", tmp_path / "w.duckdb")
     (tmp_path / "moved").mkdir()
     write.publish_moved(tmp_path / "moved", tmp_path / "landing", tmp_path / "w.duckdb")
-    merge(tmp_path / "moved", tmp_path / "again")
-    load_all(tmp_path / "again", tmp_path / "again.duckdb")
-
-    marks = moved_chart(tmp_path / "again.duckdb").marks
+    rows = pq.read_table(tmp_path / "moved" / "adapters.parquet").to_pylist()
+    marks = moved_chart(rows).marks
     recall = {mark["label"]: mark["x"] for mark in marks if mark["series"] == "ED recall"}
     kept, again = "mxfp4\nthreshold kept", "mxfp4\nthreshold chosen again"
     assert list(recall) == [kept, again] and recall[kept] < recall[again]
-    rows = pq.read_table(tmp_path / "moved" / "adapters.parquet").to_pylist()
     wanted = ("from 8bit", "target_recall", "ed_recall")
     (row,) = (row for row in rows if (row["adapter"], row["rule"], row["metric"]) == wanted)
     assert 100 * row["difference"] == recall[kept] and row["seeds"] == 2

@@ -25,7 +25,7 @@ from tasks.runtime.store import ManifestDict, build_folder
 from tasks.spec import CHOSEN_AGAIN, ED_AUROC, KEPT
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
-from tests.published.secondary import rows_adversarial, rows_familiar, rows_together
+from tests.published.secondary import rows_adversarial, rows_by_seed, rows_familiar, rows_together
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.differences import METRICS, differences
 from warehouse.comparison.pools import adapter_rows, as_dicts, means
@@ -40,7 +40,9 @@ REGISTERED = "registered"
 MOVED = "moved"  # a home with adapters of 8 bits and what they are at other precisions, and no other training
 AGAINST_LINEAR = "linear_comparison"
 ADAPTERS = "adapters"
-SECONDARY = {"together": rows_together, "familiar": rows_familiar, "adversarial": rows_adversarial}
+SECONDARY = {
+    "by_seed": rows_by_seed, "together": rows_together, "familiar": rows_familiar, "adversarial": rows_adversarial,
+}  # fmt: skip
 # Further evaluation sets are left out for their size.
 _LANDED = """
 WITH judged AS (
@@ -338,6 +340,9 @@ def write(study: Annotated[Study, typer.Argument(help="study of this home")]) ->
         return
 
     publish(study, FOLDER / study)
+    if study == "study":
+        with reading() as con:
+            write_rows(rows_by_seed(con, study), FOLDER / study / "by_seed.parquet")
     if study in PACKED:
         publish_landing(study, FOLDER / study / "landing", home() / "landing")
 
