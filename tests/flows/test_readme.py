@@ -38,7 +38,6 @@ EXCEPTIONS = {
     "uv run python -m tests.published.": "writes into the checkout; tests/published compares what it wrote",
     "triage --install-completion": "writes into the configuration of the user's shell",
     "export PREFECT_": "sets a variable of the shell",
-    "export HF_HUB_OFFLINE": "sets a variable of the shell",
     "cd study": "moves within the shell; the commands run in that folder",
 }
 # Only parsed here (with --help, which still refuses an unknown option), and the reason.
